@@ -1,0 +1,42 @@
+"""What a verb reports while it works. The library yields events; the command line draws bars or prints JSON lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["plan", "progress", "done", "skipped", "failed", "warning", "note", "summary"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened.
+
+    plan: how much there is to do (`total`). progress: `current` of `total` inside a stage. done, skipped, failed: one
+    source file ended that way. warning, note: a line for the user that stops nothing. summary: the last event.
+    `stage` names what is worked on ("destylize", "transfer"); `data` holds numbers and lists for scripts.
+    """
+
+    kind: Kind
+    verb: str
+    source: str | None = None
+    output: str | None = None
+    message: str | None = None
+    stage: str | None = None
+    current: int | None = None
+    total: int | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The one schema of `--json`: every key always present, the kind under `event`."""
+        return {
+            "event": self.kind,
+            "verb": self.verb,
+            "source": self.source,
+            "output": self.output,
+            "message": self.message,
+            "stage": self.stage,
+            "current": self.current,
+            "total": self.total,
+            "data": self.data,
+        }
