@@ -1,0 +1,321 @@
+"""A training run on disk: the resolved recipe, a log, grids, checkpoints, snapshots and what is done.
+
+Everything is written under a temporary name and renamed, so a run that was killed at any moment holds only whole
+files; the same command then goes on from the last checkpoint. No pickle is ever read: checkpoints hold tensors,
+numbers, strings and containers, and are loaded as such.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import random
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualstylegan.errors import TrainingError
+
+CHECKPOINTS_KEPT = 2  # the newest, and one to fall back on should the newest be damaged
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A stage's whole state after `step` steps, as read from `path`."""
+
+    stage: str
+    step: int
+    path: Path
+    state: dict[str, Any]
+
+
+class RunFolder:
+    """The folder of one run.
+
+    recipe.toml      the resolved recipe
+    log.csv          a row per report: stage, step, images, seconds, and a column per term
+    grids/           STAGE-STEP.png, what the stage makes at that step
+    checkpoints/     STAGE-STEP.pt, everything needed to go on; the last two of each stage, per process where it must
+    snapshots/       STAGE-STEP.pt, the averaged weights alone; all are kept, users pick the step by eye
+    stages/NAME/     a stage's own files (codes, crops), and done.json once it has ended
+    base/ or style/  the model that came out
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.recipe_file = self.path / "recipe.toml"
+        self.log_file = self.path / "log.csv"
+        self.grids = self.path / "grids"
+        self.checkpoints = self.path / "checkpoints"
+        self.snapshots = self.path / "snapshots"
+        self.base = self.path / "base"
+        self.style = self.path / "style"
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    def create(self, recipe_text: str | None = None) -> RunFolder:
+        """Make the folders, and store the resolved recipe. Raises TrainingError where that cannot be."""
+        with self._writing("the run folder"):
+            for folder in (self.path, self.grids, self.checkpoints, self.snapshots):
+                folder.mkdir(parents=True, exist_ok=True)
+            if recipe_text is not None:
+                _write_bytes(self.recipe_file, recipe_text.encode())
+        return self
+
+    def stage(self, name: str) -> Path:
+        """The folder of a stage's own files, made when it is not there."""
+        folder = self.path / "stages" / name
+        with self._writing(f"stage '{name}'"):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    # What is done
+
+    def is_done(self, stage: str) -> bool:
+        return (self.path / "stages" / stage / "done.json").is_file()
+
+    def facts(self, stage: str) -> dict[str, Any]:
+        """What `finish` was told about a stage that is done; empty when it is not."""
+        file = self.path / "stages" / stage / "done.json"
+        return json.loads(file.read_text()) if file.is_file() else {}
+
+    def finish(self, stage: str, **facts: Any) -> None:
+        """Mark a stage as done, with JSON facts for those that come after it."""
+        with self._writing(f"stage '{stage}'"):
+            _write_bytes(self.stage(stage) / "done.json", json.dumps(facts, indent=1).encode())
+
+    def reopen(self, stage: str) -> None:
+        """Forget that a stage is done; its files and checkpoints stay."""
+        (self.path / "stages" / stage / "done.json").unlink(missing_ok=True)
+
+    # The log and the grids
+
+    def log(self, stage: str, step: int, figures: Mapping[str, float]) -> None:
+        """Append one row to log.csv. A term that was never logged before becomes a new last column."""
+        with self._writing("log.csv"):
+            columns = self._log_columns()
+            fresh = [name for name in ("stage", "step", *figures) if name not in columns]
+            if fresh:
+                self._rewrite_log(columns + fresh, self.read_log())
+                columns += fresh
+            row = {"stage": stage, "step": step} | {name: f"{value:.6g}" for name, value in figures.items()}
+            line = io.StringIO()
+            csv.DictWriter(line, columns, restval="").writerow(row)
+            with self.log_file.open("a", newline="") as file:
+                file.write(line.getvalue())
+
+    def read_log(self) -> list[dict[str, str]]:
+        """The whole rows of log.csv; a last line that a kill cut short is left out."""
+        if not self.log_file.is_file():
+            return []
+        text = self.log_file.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        return [row for row in csv.DictReader(io.StringIO(whole)) if row["stage"]]
+
+    def rewind_log(self, stage: str, step: int) -> None:
+        """Drop a stage's rows after `step`: they belong to a future that the resumed run will live again."""
+        rows = self.read_log()
+        kept = [row for row in rows if row["stage"] != stage or int(row["step"]) <= step]
+        if self.log_file.is_file():
+            with self._writing("log.csv"):
+                self._rewrite_log(self._log_columns(), kept)
+
+    def grid(self, stage: str, step: int) -> Path:
+        """Where the stage's picture of this step goes."""
+        return self.grids / f"{stage}-{step:06d}.png"
+
+    def _log_columns(self) -> list[str]:
+        if not self.log_file.is_file():
+            return []
+        with self.log_file.open(newline="") as file:
+            return next(csv.reader(file), [])
+
+    def _rewrite_log(self, columns: list[str], rows: list[dict[str, str]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        _write_bytes(self.log_file, text.getvalue().encode())
+
+    # Checkpoints and snapshots
+
+    def save_checkpoint(self, stage: str, step: int, state: Mapping[str, Any], *, rank: int | None = None) -> Path:
+        """Write everything a stage needs to go on after `step`, then let go of all but the newest two.
+
+        `state` is nested containers of tensors, numbers and strings. `rank` names what belongs to one process
+        alone (its random states). Older checkpoints are removed only once the new one is on the disk, so a full
+        disk or a vanished folder costs none that was already written.
+        """
+        path = self.checkpoints / f"{stage}-{step:06d}{_suffix(rank)}.pt"
+        with self._writing(f"the checkpoint of {stage} at step {step}"):
+            _save(dict(state), path)
+            for _, old in self._files(self.checkpoints, stage, rank)[:-CHECKPOINTS_KEPT]:
+                old.unlink(missing_ok=True)
+        return path
+
+    def last_checkpoint(self, stage: str, *, rank: int | None = None) -> Checkpoint | None:
+        """The newest checkpoint that reads whole, or None. Tensors come on the CPU."""
+        for step, path in reversed(self._files(self.checkpoints, stage, rank)):
+            state = _load(path)
+            if state is not None:
+                return Checkpoint(stage, step, path, state)
+        return None
+
+    def checkpoint_at(self, stage: str, step: int, *, rank: int | None = None) -> Checkpoint | None:
+        """The checkpoint of one step, or None where it is not there or not whole."""
+        path = self.checkpoints / f"{stage}-{step:06d}{_suffix(rank)}.pt"
+        state = _load(path) if path.is_file() else None
+        return None if state is None else Checkpoint(stage, step, path, state)
+
+    def drop_checkpoints(self, stage: str) -> None:
+        """Remove the checkpoints of a stage that has ended; its snapshots stay."""
+        for path in self.checkpoints.glob(f"{stage}-*.pt"):
+            if re.fullmatch(rf"{re.escape(stage)}-\d+(\.rank\d+)?\.pt", path.name):
+                path.unlink(missing_ok=True)
+
+    def save_snapshot(self, stage: str, step: int, state: Mapping[str, Any]) -> Path:
+        """Keep the averaged weights of this step for good."""
+        path = self.snapshots / f"{stage}-{step:06d}.pt"
+        with self._writing(f"the snapshot of {stage} at step {step}"):
+            _save(dict(state), path)
+        return path
+
+    def snapshot_steps(self, stage: str) -> list[int]:
+        return [step for step, _ in self._files(self.snapshots, stage, None)]
+
+    def snapshot(self, stage: str, step: int | None = None) -> dict[str, Any]:
+        """The averaged weights of `step`, or the newest. Raises TrainingError naming the steps there are."""
+        files = dict(self._files(self.snapshots, stage, None))
+        if not files:
+            raise TrainingError(f"{self.path} has no snapshot of stage '{stage}': train that stage first.")
+        if step is None:
+            step = max(files)
+        if step not in files:
+            known = ", ".join(map(str, files))
+            raise TrainingError(f"{self.path} has no snapshot of '{stage}' at step {step}; there are {known}.")
+        state = _load(files[step])
+        if state is None:
+            raise TrainingError(f"{files[step]} is damaged; take another snapshot ({', '.join(map(str, files))}).")
+        return state
+
+    def _files(self, folder: Path, stage: str, rank: int | None) -> list[tuple[int, Path]]:
+        name = re.compile(rf"{re.escape(stage)}-(\d+){re.escape(_suffix(rank))}\.pt")
+        found = [(int(match[1]), path) for path in folder.glob("*.pt") if (match := name.fullmatch(path.name))]
+        return sorted(found)
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            raise TrainingError(
+                f"Could not write {what} in {self.path} ({_reason(error)}). "
+                "Checkpoints already written are untouched: make room and run the same command again."
+            ) from error
+
+
+class RandomState:
+    """Every source of chance of this process: Python's, NumPy's and torch's, each device's included."""
+
+    @staticmethod
+    def capture() -> dict[str, Any]:
+        name, keys, position, has_gauss, gauss = np.random.get_state()
+        state: dict[str, Any] = {
+            "python": random.getstate(),
+            "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+            "torch": torch.get_rng_state(),
+        }
+        if torch.cuda.is_available():
+            state["cuda"] = torch.cuda.get_rng_state_all()
+        if torch.backends.mps.is_available():
+            state["mps"] = torch.mps.get_rng_state()
+        return state
+
+    @staticmethod
+    def restore(state: Mapping[str, Any]) -> None:
+        version, keys, gauss = state["python"]
+        random.setstate((version, tuple(keys), gauss))
+        name, keys, position, has_gauss, gauss = state["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+        torch.set_rng_state(state["torch"])
+        if "cuda" in state and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])
+        if "mps" in state and torch.backends.mps.is_available():
+            torch.mps.set_rng_state(state["mps"])
+
+    @staticmethod
+    def seed(seed: int) -> None:
+        """Seed them all; `seed` is any non-negative integer."""
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed % 2**63)
+
+
+def _suffix(rank: int | None) -> str:
+    return "" if rank is None else f".rank{rank}"
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    """Write `state` whole or not at all: a temporary sibling, flushed to the disk, then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    """What `_save` wrote; None when the file is damaged. Nothing in it can run: only plain data is read."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except Exception:
+        return None
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left behind under temporary names."""
+    for file in folder.rglob(".*.tmp"):
+        if file.is_dir():
+            shutil.rmtree(file, ignore_errors=True)
+        else:
+            file.unlink(missing_ok=True)
+
+
+def as_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors detached, copied to the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
