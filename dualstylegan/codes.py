@@ -1,72 +1,301 @@
-"""Codes of a style's exemplars, and how much of them each row of the network takes."""
+"""The codes of a style: its exemplars by number or name, blends of them, and weights per row.
+
+Codes are (rows, dim) float32 in Z+, one row per layer that reads it; rows 0-6 are structure, the rest colour.
+What users type for a style is parsed here too: `NAME:ID`, `anime:42*0.7+anime:17*0.3`, `NAME` alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import NamedTuple
 
 from torch import Tensor
 
-from .errors import UsageError, did_you_mean
+from dualstylegan.errors import UsageError, did_you_mean
 
-STRUCTURE_ROWS = 7  # the rest are colour rows
+STRUCTURE_ROWS = 7  # one 4x4, two 8x8, two 16x16 and two 32x32 convolutions
 
 
+@dataclass
 class StyleBank:
-    """The exemplars of a style in ID order: an exemplar's ID is its position.
+    """A style's exemplars: `names` in ID order, their codes (N, rows, dim) in Z+.
 
-    `extrinsic` (N, rows, dim) in Z+; `refined`, where given, takes its place. `intrinsic` (N, rows, dim) or None.
+    `extrinsic` holds the refined codes where refinement was run, else the encoder's; `plain` always the encoder's.
+    `style` is only there to make messages helpful. Raises UsageError where numbers of names and codes differ.
     """
 
-    def __init__(
-        self,
-        names: Sequence[str],
-        extrinsic: Tensor,
-        intrinsic: Tensor | None = None,
-        refined: Tensor | None = None,
-    ):
-        self.names = tuple(names)
-        self.extrinsic = extrinsic if refined is None else refined
-        self.intrinsic = intrinsic
-        for codes in (self.extrinsic, self.intrinsic):
+    names: Sequence[str]
+    extrinsic: Tensor
+    intrinsic: Tensor | None = None
+    refined: Tensor | None = None
+    style: str | None = None
+    plain: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self):
+        self.names = tuple(str(name) for name in self.names)
+        self.plain = self.extrinsic
+        for kind, codes in {"extrinsic": self.plain, "intrinsic": self.intrinsic, "refined": self.refined}.items():
             if codes is not None and (codes.ndim != 3 or len(codes) != len(self.names)):
-                raise UsageError(f"{len(self.names)} exemplars need codes (N, rows, dim), not {tuple(codes.shape)}.")
+                shape = tuple(codes.shape)
+                raise UsageError(f"{len(self.names)} exemplar names need {kind} codes (N, rows, dim), got {shape}.")
+        if self.refined is not None:
+            self.extrinsic = self.refined
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, exemplar: int | str) -> Tensor:
-        """The extrinsic code (rows, dim) in Z+ of an ID or an exemplar's file name."""
-        return self.extrinsic[self.index(exemplar)]
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.extrinsic)
 
-    def index(self, exemplar: int | str) -> int:
-        """The ID of an exemplar given by ID or file name. Raises UsageError that says what exists."""
-        if isinstance(exemplar, str) and exemplar in self.names:
-            return self.names.index(exemplar)
-        if isinstance(exemplar, str) and not exemplar.isdecimal():
-            raise UsageError(
-                f"No exemplar '{exemplar}'.{did_you_mean(exemplar, self.names)} IDs are 0-{len(self) - 1}."
-            )
-        if not 0 <= int(exemplar) < len(self):
-            raise UsageError(f"No exemplar {exemplar}: this style has IDs 0-{len(self) - 1}.")
-        return int(exemplar)
+    def __getitem__(self, which: int | str) -> Tensor:
+        """The extrinsic code (rows, dim) of exemplar `which`, as `index` understands it."""
+        return self.extrinsic[self.index(which)]
 
-    def subset(self, ids: Sequence[int | str]) -> StyleBank:
-        """A bank of some exemplars, in the order given."""
-        positions = [self.index(exemplar) for exemplar in ids]
-        return StyleBank(
-            [self.names[i] for i in positions],
-            self.extrinsic[positions],
-            None if self.intrinsic is None else self.intrinsic[positions],
-        )
+    @property
+    def rows(self) -> int:
+        return self.plain.shape[1]
+
+    def index(self, which: int | str) -> int:
+        """The number of an exemplar given by number (3, "3") or file name ("x.jpg", "x").
+
+        A plain number always counts from 0 in ID order; "03" is looked up as a name first.
+        Raises UsageError naming the range, or the nearest name.
+        """
+        if isinstance(which, int):
+            return self._checked(which)
+        if re.fullmatch(r"0|[1-9]\d*", which):
+            return self._checked(int(which))
+        if which in self.names:
+            return self.names.index(which)
+        stems = [PurePath(name).stem for name in self.names]
+        if stems.count(which) == 1:
+            return stems.index(which)
+        if stems.count(which) > 1:
+            several = [name for name, stem in zip(self.names, stems, strict=True) if stem == which]
+            raise UsageError(f"'{which}' could be {' or '.join(several)} in {self._called()}: write the whole name.")
+        if re.fullmatch(r"\d+", which):
+            return self._checked(int(which))
+        hint = did_you_mean(which, self.names) or did_you_mean(which, stems)
+        raise UsageError(f"No exemplar '{which}' in {self._called()}, and no such picture.{hint} {self._existing()}")
+
+    def subset(self, which: Sequence[int | str]) -> StyleBank:
+        """A bank of these exemplars only, numbered anew in the order given."""
+        ids = [self.index(one) for one in which]
+
+        def pick(codes: Tensor | None) -> Tensor | None:
+            return None if codes is None else codes[ids]
+
+        names = [self.names[i] for i in ids]
+        return StyleBank(names, self.plain[ids], pick(self.intrinsic), pick(self.refined), self.style)
+
+    def _checked(self, number: int) -> int:
+        if 0 <= number < len(self):
+            return number
+        raise UsageError(f"No exemplar {number} in {self._called()}. {self._existing()}")
+
+    def _called(self) -> str:
+        return f"style '{self.style}'" if self.style else "this style"
+
+    def _existing(self) -> str:
+        if not len(self):
+            return "It has no exemplars."
+        shown = f" 'dsg styles show {self.style}' draws them." if self.style else ""
+        return f"It has {len(self)}, numbered 0 to {len(self) - 1} ({self.names[0]} ... {self.names[-1]}).{shown}"
+
+
+# What users type
+
+
+class StylePart(NamedTuple):
+    """One exemplar of a request: a number, a file name, a picture's path, or None for the style's default."""
+
+    exemplar: str | None
+    weight: float
+
+
+@dataclass(frozen=True)
+class StyleRequest:
+    """`--style`, parsed: one style's `name` (or its folder's path) and the exemplars to blend, weights summing to 1."""
+
+    name: str
+    parts: tuple[StylePart, ...]
+
+    @property
+    def is_blend(self) -> bool:
+        return len(self.parts) > 1
+
+    @property
+    def slug(self) -> str:
+        """For file names: `toon-7`, `anime-42x0.7-17x0.3`, `toon` for the default exemplar."""
+        pieces = [PurePath(self.name).name]
+        for exemplar, weight in self.parts:
+            if exemplar is not None:
+                stem = PurePath(exemplar).stem if PurePath(exemplar).suffix else PurePath(exemplar).name
+                pieces.append(f"{stem}x{weight:g}" if self.is_blend else stem)
+        return re.sub(r"[^\w.+-]+", "_", "-".join(pieces))
+
+
+def parse_style(text: str) -> StyleRequest:
+    """`NAME`, `NAME:ID` or a blend `NAME:ID*WEIGHT+NAME:ID*WEIGHT`; NAME may also be the path of a style's folder.
+
+    An existing path wins over every other reading of the same characters, the longest one first, so folders and
+    pictures may have `:`, `*` or `+` in their names. Raises UsageError for blends across styles or weights that do
+    not sum to 1.
+    """
+    text = text.strip()
+    terms = _blend_terms(text)
+    if terms is None:
+        name, exemplar = _name_and_exemplar(text)
+        _refuse_weightless_blend(text, name, exemplar)
+        return StyleRequest(name, (StylePart(exemplar, 1.0),))
+
+    names = {name for name, _, _ in terms}
+    if len(names) > 1:
+        raise UsageError(f"'{text}' blends {' and '.join(sorted(names))}: a blend stays within one style.")
+    total = sum(weight for _, _, weight in terms)
+    if abs(total - 1) > 1e-3:
+        raise UsageError(f"The weights of '{text}' sum to {total:g}; they must sum to 1.")
+    return StyleRequest(terms[0][0], tuple(StylePart(exemplar, weight) for _, exemplar, weight in terms))
+
+
+_TERM_END = re.compile(r"\s*\*\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*(?:\+|$)")
+
+
+def _blend_terms(text: str) -> list[tuple[str, str | None, float]] | None:
+    """(name, exemplar, weight) of each term, or None where the text is one style without weights."""
+    if _ends_in_existing_path(text) or not _TERM_END.search(text):
+        return None
+    terms, start = [], 0
+    while start < len(text):
+        # A `+` separates terms only behind a weight, so `a+b.jpg` stays one name; an existing path reaches furthest.
+        ends = list(_TERM_END.finditer(text, start))
+        if not ends:
+            raise UsageError(f"'{text[start:]}' in '{text}' has no weight: write NAME:ID*WEIGHT+NAME:ID*WEIGHT.")
+        paths = [end for end in ends if _ends_in_existing_path(text[start : end.start()].strip())]
+        end = paths[-1] if paths else ends[0]
+        terms.append((*_name_and_exemplar(text[start : end.start()].strip()), float(end[1])))
+        start = end.end()
+    return terms
+
+
+def _name_and_exemplar(text: str) -> tuple[str, str | None]:
+    colons = [i for i, letter in enumerate(text) if letter == ":"]
+    for end in [len(text), *reversed(colons)]:
+        if _is_style_path(text[:end]):
+            name, exemplar = text[:end], text[end + 1 :] if end < len(text) else None
+            break
+    else:
+        name, colon, exemplar = text.partition(":")
+        exemplar = exemplar if colon else None
+    if not name or exemplar == "":
+        raise UsageError(f"'{text}' is no style: write NAME:ID (toon:7), or NAME alone for its default exemplar.")
+    return name, exemplar
+
+
+def _refuse_weightless_blend(text: str, name: str, exemplar: str | None) -> None:
+    if exemplar and f"+{name}:" in exemplar and not _exists(exemplar):
+        count = exemplar.count(f"+{name}:") + 1
+        example = text.replace(f"+{name}:", f"*{1 / count:.2g}+{name}:") + f"*{1 / count:.2g}"
+        raise UsageError(f"'{text}' blends exemplars without weights: write for example {example}.")
+
+
+def _ends_in_existing_path(text: str) -> bool:
+    return any(_exists(text[i + 1 :]) for i, letter in enumerate(text) if letter == ":") or _is_style_path(text)
+
+
+def _is_style_path(text: str) -> bool:
+    """A folder written as a path, or one that holds a model: a chance folder `toon` must not hide the style toon."""
+    return _exists(text) and ("/" in text or "\\" in text or _exists(str(Path(text, "header.json"))))
+
+
+def _exists(text: str) -> bool:
+    try:
+        return bool(text) and Path(text).expanduser().exists()
+    except (OSError, ValueError):  # too long for a name, or a null byte
+        return False
+
+
+# From a request to the code the generator takes
+
+
+class ExtrinsicCode(NamedTuple):
+    """`code` (rows, dim) in `space` ("z+", or "w+" for a blend), and what it is made of, for the summary line."""
+
+    code: Tensor
+    space: str
+    label: str
+
+
+def extrinsic_code(
+    request: StyleRequest,
+    bank: StyleBank,
+    *,
+    mapping: Callable[[Tensor], Tensor],
+    encode: Callable[[Path], Tensor] | None = None,
+    default: int | str = 0,
+) -> ExtrinsicCode:
+    """The code a request asks for.
+
+    `mapping` is f, on the last dimension; `encode` turns the path of a picture into a code (rows, dim) in Z+;
+    `default` is the exemplar that NAME alone means. Raises UsageError naming what exists.
+    """
+    found = [_exemplar_code(part.exemplar, bank, encode, default) for part in request.parts]
+    codes, labels = [code for code, _ in found], [label for _, label in found]
+    if not request.is_blend:
+        return ExtrinsicCode(codes[0], "z+", labels[0])
+    weights = [part.weight for part in request.parts]
+    label = " + ".join(f"{weight:g} x {one}" for weight, one in zip(weights, labels, strict=True))
+    return ExtrinsicCode(blend(codes, weights, mapping), "w+", label)
+
+
+def blend(codes: Sequence[Tensor], weights: Sequence[float], mapping: Callable[[Tensor], Tensor]) -> Tensor:
+    """Codes (rows, dim) in Z+ mixed linearly where mixing is meaningful: in W+. Returns (rows, dim) in W+."""
+    return sum(weight * mapping(code) for code, weight in zip(codes, weights, strict=True))
+
+
+def _exemplar_code(exemplar: str | None, bank: StyleBank, encode, default: int | str) -> tuple[Tensor, str]:
+    which = default if exemplar is None else exemplar
+    written_as_path = isinstance(which, str) and ("/" in which or "\\" in which)
+    if not (written_as_path and _exists(which)):
+        try:
+            number = bank.index(which)
+        except UsageError:
+            if not (isinstance(which, str) and _exists(which)):
+                raise
+        else:
+            return bank[number], f"{number} ({bank.names[number]})"
+    if encode is None:
+        raise UsageError(f"'{which}' is a picture; only exemplars of {bank._called()} can be used here.")
+    return encode(Path(which).expanduser()), str(which)
+
+
+# Weights per row
 
 
 def row_weights(rows: int, structure: float = 0.75, color: float = 1.0) -> tuple[float, ...]:
-    """One weight for the structure rows, one for the colour rows."""
+    """`structure` for rows 0-6, `color` for the others."""
     return (float(structure),) * STRUCTURE_ROWS + (float(color),) * (rows - STRUCTURE_ROWS)
 
 
 def fit_weights(weights: Sequence[float], rows: int) -> tuple[float, ...]:
-    """Weights written for 18 rows fit a smaller model by cutting colour rows. Raises UsageError when there are too few."""
-    if len(weights) < rows:
-        raise UsageError(f"This model has {rows} rows; {len(weights)} weights are too few.")
+    """Weights for `rows` rows from a list at least as long: the colour rows a smaller model lacks are cut.
+
+    Raises UsageError for a list that is too short or longer than any model (18 rows).
+    """
+    if not rows <= len(weights) <= max(rows, 18):
+        raise UsageError(f"{len(weights)} weights do not fit a model of {rows} rows: give {rows}, or 18.")
     return tuple(float(weight) for weight in weights[:rows])
+
+
+def parse_weights(text: str) -> tuple[float, ...]:
+    """`0x4,.75x3,1x11` -> 18 floats: VALUE or VALUExCOUNT, separated by commas. Raises UsageError."""
+    weights: list[float] = []
+    for piece in text.split(","):
+        match = re.fullmatch(r"\s*(-?[0-9]*\.?[0-9]+|[0-9]+\.)\s*(?:[x*×]\s*([0-9]+))?\s*", piece)
+        if match is None:
+            raise UsageError(f"'{piece}' in weights '{text}' is no VALUE or VALUExCOUNT; write e.g. 0x4,.75x3,1x11.")
+        weights += [float(match[1])] * int(match[2] or 1)
+    return tuple(weights)
