@@ -1,0 +1,175 @@
+"""The pieces StyleGAN2 is made of: equalised layers, the [1, 3, 3, 1] filter, modulated convolutions.
+
+Feature maps are (B, C, H, W); everything works on any memory format and keeps channels-last maps channels-last.
+
+Precision. Parameters stay in float32. Under `torch.autocast` the feature maps take the autocast dtype (bfloat16 or
+float16), while style vectors, demodulation, instance statistics and the RGB sum stay in the parameters' own dtype:
+`feature_dtype` decides, and the networks switch autocast off inside so that nothing else is cast behind their back.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SQRT2 = math.sqrt(2)
+SLOPE = 0.2
+
+
+def feature_dtype(parameter: Tensor) -> torch.dtype:
+    """The dtype feature maps are computed in: autocast's where it is on, else that of `parameter`."""
+    kind = parameter.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return parameter.dtype
+
+
+def without_autocast(parameter: Tensor) -> torch.autocast:
+    """A context in which the code below decides every dtype itself."""
+    return torch.autocast(parameter.device.type, enabled=False)
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """Leaky ReLU of slope 0.2, in place: the input is always a fresh product of the layer itself."""
+    return F.leaky_relu(x, SLOPE, inplace=True)
+
+
+class PixelNorm(nn.Module):
+    """x / rms(x) over the last dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-8)
+
+
+class EqualLinear(nn.Module):
+    """Linear layer with equalised learning rate: weight * lr_mul / sqrt(in), bias * lr_mul.
+
+    Maps (..., in) to (..., out). `activate` adds a leaky ReLU of gain sqrt 2.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, lr_mul: float = 1.0, bias: float = 0.0, activate: bool = False
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_mul)
+        self.bias = nn.Parameter(torch.full((out_features,), bias / lr_mul))
+        self.lr_mul = lr_mul
+        self.weight_gain = lr_mul / math.sqrt(in_features)
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        # max(x, 0.2 x) is positively homogeneous, so its gain can go into the layer before it
+        gain = SQRT2 if self.activate else 1.0
+        x = F.linear(x, self.weight * (self.weight_gain * gain), self.bias * (self.lr_mul * gain))
+        return leaky_relu(x) if self.activate else x
+
+
+class EqualConv(nn.Module):
+    """Convolution with equalised learning rate: weight / sqrt(in * k^2). `activate`: leaky ReLU of gain sqrt 2 after it."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+        activate: bool = False,
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.stride, self.padding = stride, padding
+        self.gain = (SQRT2 if activate else 1.0) / math.sqrt(in_channels * kernel_size**2)
+        self.bias_gain = SQRT2 if activate else 1.0
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = (self.weight * self.gain).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * self.bias_gain).to(x.dtype)
+        x = F.conv2d(x, weight, bias, stride=self.stride, padding=self.padding)
+        return leaky_relu(x) if self.activate else x
+
+
+class MappingNetwork(nn.Sequential):
+    """PixelNorm, then `layers` activated linear layers with lr_mul 0.01: f (8 layers) and T_s (2). (..., dim) to (..., dim)."""
+
+    def __init__(self, dim: int, layers: int):
+        super().__init__(PixelNorm(), *(EqualLinear(dim, dim, lr_mul=0.01, activate=True) for _ in range(layers)))
+
+
+def smooth(x: Tensor, padding: tuple[int, int], *, gain: float = 1.0, stride: int = 1) -> Tensor:
+    """Filter every channel with [1, 3, 3, 1] x [1, 3, 3, 1], zero-padded by (before, after) on both axes."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device, dtype=x.dtype)
+    kernel = (torch.outer(taps, taps) * (gain / 64)).expand(x.shape[1], 1, 4, 4)
+    before, after = padding
+    if before == after:
+        return F.conv2d(x, kernel, stride=stride, padding=before, groups=x.shape[1])
+    return F.conv2d(F.pad(x, (before, after, before, after)), kernel, stride=stride, groups=x.shape[1])
+
+
+def upsample_image(x: Tensor) -> Tensor:
+    """Twice the size, zeros between the samples, then the [1, 3, 3, 1] filter with gain 4 and padding (2, 1)."""
+    b, c, h, w = x.shape
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device, dtype=x.dtype)
+    kernel = (torch.outer(taps, taps) / 16).expand(c, 1, 4, 4)
+    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=c)
+
+
+class StyledConv(nn.Module):
+    """Modulated 3x3 convolution, noise, bias, leaky ReLU; `up` doubles the size.
+
+    Activations are modulated, not weights, so a batch of styles is one convolution: x * style, the shared weight,
+    then x * demodulation, where demodulation = 1 / ||weight * style|| per output channel (Karras et al. 2020, eq. 3).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, style_dim: int, *, up: bool = False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.affine = EqualLinear(style_dim, in_channels, bias=1.0)
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.gain = 1 / math.sqrt(in_channels * 9)
+        self.up = up
+
+    def forward(self, x: Tensor, w_plus: Tensor, noise: Tensor) -> Tensor:
+        """Features (B, in, H, W), this layer's row of W+ (B, style_dim), noise (1 or B, 1, H', W')."""
+        style = self.affine(w_plus) * self.gain
+        demodulation = torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + 1e-8)
+
+        x = x * style.to(x.dtype)[:, :, None, None]
+        weight = self.weight.to(x.dtype)
+        if self.up:
+            x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+            x = smooth(x, (1, 1), gain=4)
+        else:
+            x = F.conv2d(x, weight, padding=1)
+
+        # the activation's gain sqrt 2 rides on the factors before it
+        x = torch.addcmul(
+            (self.bias * SQRT2).to(x.dtype)[:, None, None], x, (demodulation * SQRT2).to(x.dtype)[:, :, None, None]
+        )
+        x = x + (noise.to(self.bias.dtype) * (self.noise_strength * SQRT2)).to(x.dtype)
+        return leaky_relu(x)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to RGB, without demodulation. The result is in the parameters' dtype."""
+
+    def __init__(self, in_channels: int, style_dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, in_channels, 1, 1))
+        self.affine = EqualLinear(style_dim, in_channels, bias=1.0)
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.gain = 1 / math.sqrt(in_channels)
+
+    def forward(self, x: Tensor, w_plus: Tensor) -> Tensor:
+        """Features (B, in, H, W) and this layer's row of W+ (B, style_dim) to (B, 3, H, W)."""
+        style = self.affine(w_plus) * self.gain
+        x = F.conv2d(x * style.to(x.dtype)[:, :, None, None], self.weight.to(x.dtype))
+        return x.to(self.bias.dtype) + self.bias[:, None, None]

@@ -1,0 +1,204 @@
+"""StyleGAN2 (Karras et al. 2020): the generator g with its mapping network f, and the discriminator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .layers import (
+    SQRT2,
+    EqualConv,
+    EqualLinear,
+    MappingNetwork,
+    StyledConv,
+    ToRGB,
+    feature_dtype,
+    smooth,
+    upsample_image,
+    without_autocast,
+)
+
+# Config F: 512 channels up to 64 px, then half as many at every doubling.
+CONFIG_F = {resolution: min(512, 32768 // resolution) for resolution in (4, 8, 16, 32, 64, 128, 256, 512, 1024)}
+
+
+def channel_table(size: int, channels: Mapping[int, int] | None) -> dict[int, int]:
+    """Width at every resolution from 4 to `size`; None is config F.
+
+    Raises UsageError for a size that is no power of two from 32 to 1024 or a table with a hole.
+    """
+    if size not in (32, 64, 128, 256, 512, 1024):
+        raise UsageError(f"A model's size is 32, 64, 128, 256, 512 or 1024 px, not {size}.")
+    table = CONFIG_F if channels is None else {int(resolution): int(width) for resolution, width in channels.items()}
+    resolutions = [2**level for level in range(2, int(math.log2(size)) + 1)]
+    missing = [resolution for resolution in resolutions if resolution not in table]
+    if missing:
+        raise UsageError(f"The channel table of a {size}-px model has no width for {missing[0]} px.")
+    return {resolution: table[resolution] for resolution in resolutions}
+
+
+class Generator(nn.Module):
+    """g and its mapping network f.
+
+    A code has one row per layer that reads it: `rows` = 2 * log2(size) - 2, 18 at 1024 px. Convolution i reads row i;
+    the ToRGB after convolutions i and i + 1 shares row i + 2 with the next convolution.
+
+    Under `torch.autocast` the feature maps are computed in its dtype, all else in the parameters' (layers.py); the
+    image comes back in the parameters' dtype.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        style_dim: int = 512,
+        mapping_layers: int = 8,
+        channels: Mapping[int, int] | None = None,
+    ):
+        super().__init__()
+        self.size = size
+        self.style_dim = style_dim
+        self.channels = channel_table(size, channels)
+        self.rows = 2 * int(math.log2(size)) - 2  # 18 at 1024 px
+
+        self.mapping = MappingNetwork(style_dim, mapping_layers)
+        self.constant = nn.Parameter(torch.randn(1, self.channels[4], 4, 4))
+        self.convs = nn.ModuleList([StyledConv(self.channels[4], self.channels[4], style_dim)])
+        self.to_rgbs = nn.ModuleList([ToRGB(self.channels[4], style_dim)])
+        for resolution, width in list(self.channels.items())[1:]:
+            self.convs.append(StyledConv(self.channels[resolution // 2], width, style_dim, up=True))
+            self.convs.append(StyledConv(width, width, style_dim))
+            self.to_rgbs.append(ToRGB(width, style_dim))
+        for i, side in enumerate(self.noise_sizes()):
+            self.register_buffer(f"noise_{i}", torch.randn(1, 1, side, side))
+
+    @property
+    def mapping_layers(self) -> int:
+        return len(self.mapping) - 1
+
+    def noise_sizes(self) -> list[int]:
+        """Side of every convolution's noise map: 4, 8, 8, 16, 16, ..."""
+        return [4 * 2 ** ((i + 1) // 2) for i in range(self.rows - 1)]
+
+    def stored_noise(self) -> list[Tensor]:
+        """The model's own noise maps, rows - 1 of them, each (1, 1, S, S)."""
+        return [getattr(self, f"noise_{i}") for i in range(self.rows - 1)]
+
+    def fresh_noise(self, batch: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        """New noise maps (batch, 1, S, S), drawn on the model's device, or on the CPU with a CPU `generator`."""
+        device = self.constant.device if generator is None else generator.device
+        return [
+            torch.randn(batch, 1, s, s, generator=generator, device=device).to(self.constant)
+            for s in self.noise_sizes()
+        ]
+
+    def to_w_plus(self, codes: Tensor, space: str = "z+") -> Tensor:
+        """Codes (B, rows, dim), or (B, dim) for the same code in every row, in Z+ or W+, to W+ (B, rows, dim)."""
+        rows_fit = codes.ndim == 2 or (codes.ndim == 3 and codes.shape[1] == self.rows)
+        if not rows_fit or codes.shape[-1] != self.style_dim:
+            raise UsageError(
+                f"Codes for this model are (B, {self.rows}, {self.style_dim}) or (B, {self.style_dim}), "
+                f"not {tuple(codes.shape)}."
+            )
+        if space not in ("z+", "w+"):
+            raise UsageError(f"A code's space is 'z+' or 'w+', not '{space}'.")
+        codes = codes.to(self.constant.dtype)
+        w_plus = self.mapping(codes) if space == "z+" else codes
+        return w_plus if w_plus.ndim == 3 else w_plus[:, None].expand(-1, self.rows, -1)
+
+    def synthesize(
+        self,
+        w_plus: Tensor,
+        noise: Sequence[Tensor],
+        residuals: Sequence[Callable[[Tensor], Tensor]] = (),
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """The image of W+ codes (B, rows, dim). `residuals[i]`, where there is one, maps the output of convolution i."""
+        rows = w_plus.unbind(dim=1)
+        x = self.constant.to(dtype).expand(len(w_plus), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        image = None
+        for i, conv in enumerate(self.convs):
+            x = conv(x, rows[i], noise[i])
+            if i < len(residuals):
+                x = residuals[i](x)
+            if i % 2 == 0:  # the second convolution of every resolution, and the only one at 4 px
+                rgb = self.to_rgbs[i // 2](x, rows[i + 1])
+                image = rgb if image is None else upsample_image(image) + rgb
+        return image
+
+    def forward(
+        self, codes: Tensor, *, space: str = "z+", truncation: float = 1.0, noise: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Codes (B, rows, dim) or (B, dim) to images (B, 3, size, size), RGB around [-1, 1], not clamped.
+
+        `truncation` multiplies the W+ code (towards zero). `noise`: None for the stored maps, or rows - 1 maps
+        (1 or B, 1, S, S). Raises UsageError for codes of another shape.
+        """
+        dtype = feature_dtype(self.constant)
+        with without_autocast(self.constant):
+            w_plus = self.to_w_plus(codes, space) * truncation
+            return self.synthesize(w_plus, self.stored_noise() if noise is None else noise, dtype=dtype)
+
+
+class ResidualBlock(nn.Module):
+    """Discriminator block: two 3x3 convolutions, the second halving the size, beside a 1x1 shortcut; sum / sqrt 2."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv1 = EqualConv(in_channels, in_channels, 3, padding=1, activate=True)
+        self.conv2 = EqualConv(in_channels, out_channels, 3, stride=2, activate=True)
+        self.skip = EqualConv(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(smooth(self.conv1(x), (2, 2)))
+        x = self.skip(smooth(x, (1, 1), stride=2))
+        return (x + y) * (1 / SQRT2)
+
+
+def group_deviation(x: Tensor, group: int = 4) -> Tensor:
+    """One more channel: the standard deviation over groups of `group` images, averaged over everything else.
+
+    Karras et al. 2018, section 3. Groups are (g, B / g): images i, i + B / g, ... stand together. A batch that g does
+    not divide takes the largest smaller g that does.
+    """
+    b, _, h, w = x.shape
+    group = max(g for g in range(1, min(group, b) + 1) if b % g == 0)
+    y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    y = y.reshape(group, b // group, *x.shape[1:])
+    y = torch.sqrt(y.var(dim=0, unbiased=False) + 1e-8).mean(dim=(1, 2, 3))
+    y = y.repeat(group)[:, None, None, None].expand(-1, 1, h, w)
+    return torch.cat([x, y.to(x.dtype)], dim=1)
+
+
+class Discriminator(nn.Module):
+    """StyleGAN2's residual discriminator. Under `torch.autocast` its feature maps take the autocast dtype."""
+
+    def __init__(self, size: int, *, channels: Mapping[int, int] | None = None):
+        super().__init__()
+        self.size = size
+        self.channels = channel_table(size, channels)
+        self.from_rgb = EqualConv(3, self.channels[size], 1, activate=True)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(self.channels[resolution], self.channels[resolution // 2])
+            for resolution in reversed(self.channels)
+            if resolution > 4
+        )
+        width = self.channels[4]
+        self.last_conv = EqualConv(width + 1, width, 3, padding=1, activate=True)
+        self.hidden = EqualLinear(width * 4 * 4, width, activate=True)
+        self.logit = EqualLinear(width, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, size, size) in [-1, 1] to logits (B, 1), positive for real."""
+        dtype = feature_dtype(self.logit.weight)
+        with without_autocast(self.logit.weight):
+            x = self.from_rgb(images.to(dtype, memory_format=torch.channels_last))
+            for block in self.blocks:
+                x = block(x)
+            x = self.last_conv(group_deviation(x))
+            x = x.to(self.logit.weight.dtype).flatten(1)  # rows of C, H, W whatever the memory format
+            return self.logit(self.hidden(x))
