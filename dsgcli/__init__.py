@@ -1,0 +1,1 @@
+"""The command `dsg`: flags, progress and messages. The work is in `dualstylegan`."""

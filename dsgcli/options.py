@@ -1,0 +1,105 @@
+"""Every option that more than one verb has, declared once. Names, defaults and wording are the same everywhere."""
+
+from typing import Annotated, Literal
+
+import typer
+
+Detector = Literal["auto", "face-alignment", "embedded"]
+Faces = Literal["all", "largest"]
+Mask = Literal["face", "head", "crop"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+# What goes in and where it comes out
+
+InputsArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUTS...",
+        help="Files, folders (searched recursively), quoted patterns, or - for a list of names on stdin.",
+        show_default=False,
+    ),
+]
+OutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="PATH",
+        help="A folder, a file, or a template with the fields {parent} {stem} {ext} {style} {id}.",
+        show_default=False,
+    ),
+]
+SkipExistingOption = Annotated[bool, typer.Option("--skip-existing", help="Leave outputs that are there and complete.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One event per line on stdout, as JSON.")]
+SheetOption = Annotated[
+    str | None, typer.Option("--sheet", metavar="PNG", help="Also draw a sheet of the results.", show_default=False)
+]
+
+# Styles
+
+StyleOption = Annotated[
+    list[str],
+    typer.Option(
+        "--style",
+        "-s",
+        metavar="NAME:ID",
+        help="A style and its exemplar (number, file name or any portrait), a blend (toon:4*0.7+toon:17*0.3), "
+        "or a model's folder. May repeat. 'dsg styles' lists them.",
+        show_default=False,
+    ),
+]
+StructureOption = Annotated[
+    float | None,
+    typer.Option("--structure", min=0, help="How much of the exemplar's shapes, 0 to 1.", show_default="the style's"),
+]
+ColorOption = Annotated[
+    float | None,
+    typer.Option("--color", min=0, help="How much of the exemplar's colours, 0 to 1.", show_default="the style's"),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="LIST",
+        help="A weight per row, such as 0x4,.75x3,1x11; goes before --structure and --color.",
+        show_default="the style's",
+    ),
+]
+TruncationOption = Annotated[
+    float | None,
+    typer.Option("--truncation", min=0, help="Lower is nearer to the average face.", show_default="the style's"),
+]
+
+# Faces
+
+FacesOption = Annotated[Faces, typer.Option("--faces", help="Which faces of a picture.")]
+MinFaceOption = Annotated[
+    int, typer.Option("--min-face", min=0, metavar="PX", help="Pass over faces smaller than this many pixels.")
+]
+DetectorOption = Annotated[Detector, typer.Option("--detector", help="What finds faces. auto: the best that is here.")]
+MaskOption = Annotated[
+    Mask | None,
+    typer.Option("--mask", help="What of the face is replaced: its skin, the whole head, the whole crop.",
+                 show_default="the style's"),
+]  # fmt: skip
+LandmarksOption = Annotated[
+    str | None,
+    typer.Option(
+        "--landmarks", metavar="JSON", help="Take the faces from a faces.json of 'dsg align'.", show_default=False
+    ),
+]
+
+# The machine
+
+DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="auto: bfloat16 where the processor is fast at it.")
+]
+BatchOption = Annotated[
+    int | None, typer.Option("--batch", min=1, help="Faces computed at once.", show_default="what fits")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="The same seed draws the same pictures.")]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", envvar="DSG_OFFLINE", help="Download nothing: only what is here already.")
+]
