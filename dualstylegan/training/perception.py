@@ -1,0 +1,219 @@
+"""The nets that judge pictures while training: what they show (features), how alike they look, who it is.
+
+The paper judges with VGG19 (features), LPIPS on VGG16 and ArcFace. Where their weights are not on this machine,
+embedded nets stand in: MobileNetV2 features and dlib's identity ResNet. Layers keep VGG's names; what stands for what:
+
+| paper (VGG19)     | embedded (MobileNetV2)    | stride | x scale |   | LPIPS (VGG16) | embedded | x weight |
+|-------------------|---------------------------|--------|---------|---|---------------|----------|----------|
+| relu1_1 = conv1_1 | stem, run at every pixel  | 1      | 18      |   | relu1_2       | relu1_2  | 0.72     |
+| relu2_1 = conv2_1 | expansion of block 2      | 2      | 5.6     |   | relu2_2       | relu2_2  | 0.32     |
+| relu3_1 = conv3_1 | expansion of block 4      | 4      | 8.4     |   | relu3_3       | relu3_1  | 0.17     |
+| relu4_1 = conv4_1 | expansion of block 7      | 8      | 8.9     |   | relu4_3       | relu4_1  | 0.17     |
+| relu5_1 = conv5_1 | expansion of block 11     | 16     | 10.5    |   | relu5_3       | relu5_1  | 0.24     |
+
+Embedded magnitudes are measured, on random pairs of aligned photos of different people at 128 px
+(tests/tools/measure_perception.py): a feature is scaled so that the L1 distance of such a pair is 1 in every layer, so
+the paper's loss weights act on numbers near one, as VGG19's are; LPIPS, its formula without the learned channel
+weights, so that the five layers share a distance of 0.6 equally, about what the released one gives unrelated faces; and
+identities are centred by the mean face's embedding, so that unrelated faces have a cosine near 0, as ArcFace's do
+(uncentred, dlib's have 0.83). VGG itself could not be measured where these figures were taken: magnitudes agree in
+order, not in the second digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, normalize
+
+from dualstylegan.errors import OfflineError
+from dualstylegan.networks.lpips import unit
+
+LAYERS = ("relu1_1", "relu2_1", "relu3_1")  # those the method's losses read
+PIXELS = 256  # the size at which the paper judges
+
+MOBILENET_SCALES = {"relu1_1": 18.0, "relu2_1": 5.6, "relu3_1": 8.4, "relu4_1": 8.9, "relu5_1": 10.5}
+MOBILENET_LPIPS_WEIGHTS = {"relu1_2": 0.72, "relu2_2": 0.32, "relu3_1": 0.17, "relu4_1": 0.17, "relu5_1": 0.24}
+
+Features = dict[str, Tensor]
+
+
+class Perception:
+    """Frozen judges on one device. Images are (B, 3, H, W), RGB, float in [-1, 1], FFHQ-aligned faces.
+
+    `names` says which nets these are: {"features": "vgg19" | "mobilenetv2", "identity": "arcface" | "dlib-resnet"}.
+    Pictures above `pixels` are averaged down to it; smaller ones stay as they are.
+    """
+
+    def __init__(
+        self,
+        features: VGGJudge | MobileNetJudge,
+        identity: ArcFaceJudge | EmbeddedIdentity,
+        *,
+        device: torch.device | str = "cpu",
+        pixels: int = PIXELS,
+    ):
+        self._features = _frozen(features, device)
+        self._identity = _frozen(identity, device)
+        self.pixels = pixels
+        self.names = {"features": features.name, "identity": identity.name}
+
+    def features(self, images: Tensor, layers: Sequence[str] = LAYERS) -> Features:
+        """{layer: (B, C, h, w)}, scaled as the table says. Differentiable."""
+        return self._features.features(at_most(images, self.pixels), layers)
+
+    def lpips_features(self, images: Tensor) -> Features:
+        """What `lpips` compares; pass it in a picture's place to compute a fixed target once."""
+        return self._features.lpips_features(at_most(images, self.pixels))
+
+    def lpips(self, a: Tensor | Features, b: Tensor | Features) -> Tensor:
+        """Perceptual distance (Zhang et al. 2018) of pictures, or of their `lpips_features`. (B,)"""
+        a, b = (self.lpips_features(x) if isinstance(x, Tensor) else x for x in (a, b))
+        return sum((a[layer] - b[layer]).square().sum(dim=1).mean(dim=(1, 2)) for layer in a)
+
+    def identity(self, images: Tensor) -> Tensor:
+        """Unit vectors (B, dim); the cosine of two is near 1 for one person and near 0 for two. Differentiable."""
+        return self._identity(images)
+
+
+def at_most(images: Tensor, pixels: int) -> Tensor:
+    """Images averaged down to `pixels` on a side where they are larger."""
+    return adaptive_avg_pool2d(images, pixels) if images.shape[-1] > pixels else images
+
+
+def _frozen(net: nn.Module, device: torch.device | str) -> nn.Module:
+    return net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+
+
+# ------------------------------------------------------------------------------------------------------------- judges
+
+
+class VGGJudge(nn.Module):
+    """The paper's: VGG19 features as they are, LPIPS v0.1 on VGG16."""
+
+    name = "vgg19"
+
+    def __init__(self, vgg19: nn.Module, lpips: nn.Module):
+        super().__init__()
+        self.vgg19 = vgg19
+        self.distance = lpips
+
+    def features(self, images: Tensor, layers: Sequence[str]) -> Features:
+        found = self.vgg19(images)
+        return {layer: found[layer] for layer in layers}
+
+    def lpips_features(self, images: Tensor) -> Features:
+        """Unit features times the root of LPIPS's weights: their squared distance is LPIPS's term."""
+        found = self.distance.features(images)
+        return {
+            layer: unit(found[layer].float()) * weight.clamp_min(0).sqrt().reshape(1, -1, 1, 1)
+            for layer, weight in self.distance.weights.items()
+        }
+
+
+class MobileNetJudge(nn.Module):
+    """The embedded stand-in for VGG."""
+
+    name = "mobilenetv2"
+
+    def __init__(self, mobilenet: nn.Module):
+        super().__init__()
+        self.mobilenet = mobilenet
+
+    def features(self, images: Tensor, layers: Sequence[str]) -> Features:
+        found = self.mobilenet(images, layers)
+        return {layer: found[layer] * MOBILENET_SCALES[layer] for layer in layers}
+
+    def lpips_features(self, images: Tensor) -> Features:
+        found = self.mobilenet(images, tuple(MOBILENET_LPIPS_WEIGHTS))
+        return {layer: unit(found[layer].float()) * weight**0.5 for layer, weight in MOBILENET_LPIPS_WEIGHTS.items()}
+
+
+class ArcFaceJudge(nn.Module):
+    """The paper's."""
+
+    name = "arcface"
+
+    def __init__(self, arcface: nn.Module):
+        super().__init__()
+        self.arcface = arcface
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.arcface(images).float()
+
+
+class EmbeddedIdentity(nn.Module):
+    """dlib's ResNet on the chip that the aligned crop holds, centred by the mean face's embedding (128,)."""
+
+    name = "dlib-resnet"
+
+    def __init__(self, net: nn.Module, center: Tensor):
+        super().__init__()
+        self.net = net
+        self.register_buffer("center", center)
+
+    def forward(self, images: Tensor) -> Tensor:
+        from dualstylegan.networks.identity import chips_from_crops
+
+        return normalize(self.net(chips_from_crops(images)).float() - self.center, dim=1)
+
+
+# ------------------------------------------------------------------------------------------------------------ choosing
+
+
+def load_perception(
+    features: str = "auto",
+    identity: str = "auto",
+    *,
+    device: torch.device | str = "cpu",
+    pixels: int = PIXELS,
+    layers: Sequence[str] = LAYERS,
+) -> Perception:
+    """The judges a recipe's [perception] asks for.
+
+    features: auto | vgg | mobilenet; identity: auto | arcface | embedded. "auto" takes the paper's nets where their
+    weights are on this machine already and downloads nothing; naming one fetches it. `layers` are those that will be
+    read. Raises OfflineError where named weights may not be fetched.
+    """
+    return Perception(
+        _choose(features, "vgg", lambda fetch: _load_vgg(fetch, layers), _load_mobilenet),
+        _choose(identity, "arcface", _load_arcface, _load_identity),
+        device=device,
+        pixels=pixels,
+    )
+
+
+def _choose(
+    wanted: str, papers: str, load_papers: Callable[[bool], nn.Module], load_embedded: Callable[[], nn.Module]
+) -> nn.Module:
+    if wanted == papers:
+        return load_papers(True)
+    if wanted == "auto":
+        try:
+            return load_papers(False)
+        except OfflineError:
+            pass
+    return load_embedded()
+
+
+def _load_vgg(fetch: bool, layers: Sequence[str]) -> VGGJudge:
+
+    raise OfflineError("VGG is not in the cache.")
+
+
+def _load_mobilenet() -> MobileNetJudge:
+    from dualstylegan.weights import load_mobilenet
+
+    return MobileNetJudge(load_mobilenet())
+
+
+def _load_arcface(fetch: bool) -> ArcFaceJudge:
+    raise OfflineError("ArcFace is not in the cache.")
+
+
+def _load_identity() -> EmbeddedIdentity:
+    from dualstylegan.weights import load_identity, read_face_weights
+
+    return EmbeddedIdentity(load_identity(), read_face_weights("identity_center")["center"])
