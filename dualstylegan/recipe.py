@@ -67,6 +67,7 @@ class Data:
 
     folder: str = ""
     alignment: str = setting("landmarks", choices=("aligned", "landmarks", "faces.json", "template"))
+    detector: str = setting("auto", choices=("auto", "face-alignment", "embedded"))
     faces_json: str = ""  # default: faces.json inside the folder
     template: Template = Template()
     flip: bool = False  # mirrored copies of the real pictures; exemplars are never mirrored

@@ -30,6 +30,7 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from dualstylegan.errors import OfflineError
 from dualstylegan.networks.lpips import unit
+from dualstylegan.training.losses import identity_loss
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1")  # those the method's losses read
 PIXELS = 256  # the size at which the paper judges
@@ -76,6 +77,11 @@ class Perception:
     def identity(self, images: Tensor) -> Tensor:
         """Unit vectors (B, dim); the cosine of two is near 1 for one person and near 0 for two. Differentiable."""
         return self._identity(images)
+
+    def identity_distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """L_ID, 1 - cos, of pictures or of their `identity`. (B,)"""
+        a, b = (self.identity(x) if x.dim() == 4 else x for x in (a, b))
+        return identity_loss(a, b)
 
 
 def at_most(images: Tensor, pixels: int) -> Tensor:

@@ -1,0 +1,417 @@
+"""The portraits of a run: found, checked, aligned and kept as PNG crops; then drawn from without end.
+
+A crop is the FFHQ crop of one face at the model's size. Crops lie in the run folder, each written whole and marked with
+what it was made from, so preparing is resumed, shared by processes, and done again only where something changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from dualstylegan.errors import BadFileError, DualStyleGANError, NoFaceError, TrainingError, UsageError
+from dualstylegan.events import Event
+from dualstylegan.media.images import Picture, from_tensor, read_picture
+from dualstylegan.media.paths import atomic_output, expand_inputs
+from dualstylegan.recipe import Data, Template
+from dualstylegan.training.portraits import Portrait, load_portrait
+
+CROPS, LEFT_OUT, INDEX = "crops", "left-out", "portraits.json"
+MARK = "dsg-made-from"  # PNG text key
+MEMORY_BYTES = 2 * 1024**3  # crops up to this much are kept in memory
+
+# ---------------------------------------------------------------------------------------------------------- preparing
+
+
+@dataclass(frozen=True)
+class PreparedPortraits:
+    """What a run trains on. Names are paths relative to the folder of portraits; sorted, they are the exemplars' IDs."""
+
+    training: tuple[Portrait, ...]
+    held_out: tuple[Portrait, ...]
+    left_out: Mapping[str, str]  # name -> reason, one line
+
+
+def prepare_portraits(
+    data: Data,
+    folder: Path,
+    size: int,
+    *,
+    rank: int = 0,
+    processes: int = 1,
+    wait: Callable[[str], None] = lambda what: None,
+    verb: str = "train",
+) -> Iterator[Event]:
+    """Align this process's share of the portraits into `folder` as PNG of `size` px; the generator's value is a
+    PreparedPortraits, the same in every process.
+
+    `wait` returns once all processes have called it. Raises TrainingError, one line, when there is no folder or too few
+    portraits are left.
+    """
+    sources = list_portraits(data)
+    mine = sorted(sources)[rank::processes]
+    yield Event("plan", verb, stage="data", current=0, total=len(mine))
+
+    held_out, others = split_held_out(sources, data.held_out, data.held_out_person)
+    strict = set(others)
+    left_out: dict[str, str] = {}
+    aligner = _Aligner(data, folder, size)
+    for count, name in enumerate(mine, 1):
+        path = crop_path(folder, name)
+        try:
+            aligner.align(name, sources[name], path, strict=name in strict)
+            yield Event("progress", verb, str(sources[name]), str(path), stage="data", current=count, total=len(mine))
+        except DualStyleGANError as error:
+            path.unlink(missing_ok=True)
+            left_out[name] = str(error)
+            yield Event(
+                "skipped", verb, str(sources[name]), message=str(error), stage="data", current=count, total=len(mine)
+            )
+    _write_json(folder / LEFT_OUT / f"{rank}-of-{processes}.json", left_out)
+    wait("data")
+
+    left_out = _read_left_out(folder, processes)
+    prepared = PreparedPortraits(
+        tuple(Portrait(name, crop_path(folder, name)) for name in others if name not in left_out),
+        tuple(Portrait(name, crop_path(folder, name)) for name in held_out if name not in left_out),
+        left_out,
+    )
+    if rank == 0:
+        _write_json(folder / INDEX, _index(prepared, size))
+    if len(prepared.training) < data.min_images:
+        raise TrainingError(_too_few(data, len(prepared.training), left_out))
+    return prepared
+
+
+def read_prepared(folder: Path) -> PreparedPortraits:
+    """What `prepare_portraits` left in `folder`. Raises BadFileError."""
+    index = folder / INDEX
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+        training, held_out = (
+            tuple(Portrait(name, crop_path(folder, name)) for name in found[part]) for part in ("training", "held_out")
+        )
+        return PreparedPortraits(training, held_out, found["left_out"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadFileError(f"{index}: not a list of prepared portraits ({error}); run the data stage again.") from None
+
+
+def list_portraits(data: Data) -> dict[str, Path]:
+    """{name: file} of every picture the recipe takes, sorted by name: its path relative to the folder, with '/'.
+
+    Raises TrainingError where there is no such folder, or nothing in it.
+    """
+    root = Path(data.folder).expanduser()
+    if not data.folder or not root.is_dir():
+        raise TrainingError(_no_portraits(data, "there is no such folder" if data.folder else "no folder is named"))
+    try:
+        found = expand_inputs([root], kinds=("picture",))
+    except UsageError:
+        raise TrainingError(_no_portraits(data, "it holds no pictures")) from None
+    named = {source.relative.as_posix(): source.path for source in found if source.problem is None}
+    wanted = [
+        name
+        for name in sorted(named)
+        if (not data.include or _matches(name, data.include)) and not _matches(name, data.exclude)
+    ]
+    if not wanted:
+        raise TrainingError(_no_portraits(data, "its include and exclude patterns leave nothing"))
+    return {name: named[name] for name in wanted[: data.limit or None]}
+
+
+def split_held_out(names: Sequence[str], count: int, person: str = "") -> tuple[list[str], list[str]]:
+    """(held out, free to train on): `count` names of `count` different people, and all names of other people.
+
+    The order is that of a hash of the file name, so a name's fate does not hang on the folder it lies in, and hardly on
+    which other pictures there are. `person` is a pattern whose groups, where it matches a name, say who it is; a name
+    it does not match is a person of its own.
+    """
+
+    def person_of(name: str) -> tuple[str | None, ...] | str:
+        match = re.search(person, name) if person else None
+        return match.groups() or (match[0],) if match else name
+
+    def order(name: str) -> tuple[str, str]:
+        return hashlib.sha256(name.rsplit("/", 1)[-1].encode()).hexdigest(), name
+
+    chosen: dict[Any, str] = {}
+    for name in sorted(names, key=order):
+        if len(chosen) == count:
+            break
+        chosen.setdefault(person_of(name), name)
+    return sorted(chosen.values()), sorted(name for name in names if person_of(name) not in chosen)
+
+
+def crop_path(folder: Path, name: str) -> Path:
+    # quoted: a name may hold a subfolder's slash, and nothing may leave the folder
+    return folder / CROPS / f"{quote(name, safe=' ()[],+@')}.png"
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) or fnmatchcase(name.rsplit("/", 1)[-1], pattern) for pattern in patterns)
+
+
+def _no_portraits(data: Data, why: str) -> str:
+    style = f" The style had {data.count} images." if data.count else ""
+    source = f" Source: {data.source}." if data.source else ""
+    licence = f" Licence: {data.licence}." if data.licence else ""
+    return f"No portraits in '{data.folder}': {why}.{style}{source}{licence} Name your folder with --data DIR."
+
+
+def _too_few(data: Data, count: int, left_out: Mapping[str, str]) -> str:
+    example = next(iter(left_out.items()), None)
+    why = f", {len(left_out)} were left out ({example[0]}: {example[1]})" if example else ""
+    return (
+        f"{data.folder}: {count} usable portraits, fewer than the recipe's data.min_images = {data.min_images}{why}. "
+        f"Add portraits, or set data.min_images if you mean it."
+    )
+
+
+def _index(prepared: PreparedPortraits, size: int) -> dict[str, Any]:
+    return {
+        "size": size,
+        "training": [portrait.name for portrait in prepared.training],
+        "held_out": [portrait.name for portrait in prepared.held_out],
+        "left_out": dict(prepared.left_out),
+    }
+
+
+def _read_left_out(folder: Path, processes: int) -> dict[str, str]:
+    parts = (folder / LEFT_OUT / f"{rank}-of-{processes}.json" for rank in range(processes))
+    merged: dict[str, str] = {}
+    for part in parts:
+        merged |= json.loads(part.read_text(encoding="utf-8"))
+    return dict(sorted(merged.items()))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with atomic_output(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+# ----------------------------------------------------------------------------------------------------------- aligning
+
+
+class _Aligner:
+    """Writes the aligned crop of one picture after another."""
+
+    def __init__(self, data: Data, folder: Path, size: int):
+        self.data, self.size = data, size
+        self._detector = None
+        self._given: Mapping[str, Any] | None = None
+        self._faces_json = Path(data.faces_json or Path(data.folder) / "faces.json").expanduser()
+        how: Any = {"landmarks": data.detector, "template": repr(data.template)}.get(data.alignment, "")
+        if data.alignment == "faces.json":
+            how = hashlib.sha256(_read_bytes(self._faces_json)).hexdigest()
+        self._mark = f"{size} px, {data.alignment} {how}, at least {data.min_crop_px} px, {data.min_inside} inside"
+
+    def align(self, name: str, source: Path, path: Path, *, strict: bool) -> None:
+        """Write the crop, unless it is there and made from the same. Raises BadFileError, NoFaceError.
+
+        `strict` applies the recipe's rules for what is good enough to train on.
+        """
+        try:
+            stat = source.stat()
+        except OSError as error:
+            raise BadFileError(f"{source}: {error.strerror}.") from None
+        mark = f"{stat.st_size} bytes of {stat.st_mtime_ns}; {self._mark}; strict {strict}"
+        if _mark_of(path) == mark:
+            return
+        picture = read_picture(source)
+        if self.data.alignment == "aligned":
+            crop = _aligned_already(picture, self.size, source)
+        else:
+            matrix = self._crop_from_photo(name, picture, source)
+            if strict:
+                _demand_good(matrix, picture, self.data, source)
+            crop = _cut(picture, matrix, self.size)
+        _write_crop(path, crop, mark)
+
+    def _crop_from_photo(self, name: str, picture: Picture, source: Path) -> np.ndarray:
+        from dualstylegan.faces.crop import ffhq_matrix
+
+        if self.data.alignment == "template":
+            return ffhq_matrix(template_points(self.data.template, picture.width, picture.height))
+        if self.data.alignment == "faces.json":
+            faces = self._faces_given(name, source)
+        else:
+            faces = self._faces_found(picture)
+        if not faces:
+            raise NoFaceError(f"{source}: no face was found.")
+        largest = max(faces, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]))
+        return np.asarray(largest.crop_from_photo)
+
+    def _faces_found(self, picture: Picture) -> Sequence[Any]:
+        if self._detector is None:
+            from dualstylegan.faces.find import make_detector
+
+            self._detector = make_detector(self.data.detector, "cpu")
+        return self._detector.find([picture.pixels])[0]
+
+    def _faces_given(self, name: str, source: Path) -> Sequence[Any]:
+        if self._given is None:
+            from dualstylegan.faces.faces_json import read_faces_json
+
+            self._given = read_faces_json(self._faces_json)
+        if name not in self._given:
+            raise NoFaceError(f"{source}: {self._faces_json} does not mention it.")
+        return self._given[name]
+
+
+def template_points(template: Template, width: int, height: int) -> np.ndarray:
+    """68 iBUG points (x, y), px, of which only eyes and mouth corners mean anything: FFHQ alignment reads no others."""
+    size = np.array([width, height], dtype=np.float64)
+    left, right, mouth = (np.array(at) * size - 0.5 for at in (template.left_eye, template.right_eye, template.mouth))
+    points = np.tile((left + right) / 2, (68, 1))
+    points[36:42], points[42:48], points[48:68] = left, right, mouth
+    return points.astype(np.float32)
+
+
+def _demand_good(crop_from_photo: np.ndarray, picture: Picture, data: Data, source: Path) -> None:
+    """Raises BadFileError for a crop of too few of the picture's own pixels, or that lies too much outside of it."""
+    side = 1 / float(np.sqrt(abs(np.linalg.det(crop_from_photo[:2, :2]))))
+    if side < data.min_crop_px:
+        raise BadFileError(f"{source}: the face's crop has {side:.0f} px, less than data.min_crop_px.")
+    at = (np.arange(32) + 0.5) / 32
+    unit = np.stack([*np.meshgrid(at, at), np.ones((32, 32))]).reshape(3, -1)
+    x, y, _ = np.linalg.inv(crop_from_photo) @ unit
+    inside = float(np.mean((x > -0.5) & (y > -0.5) & (x < picture.width - 0.5) & (y < picture.height - 0.5)))
+    if inside < data.min_inside:
+        raise BadFileError(f"{source}: only {inside:.0%} of the face's crop lie in the picture (data.min_inside).")
+
+
+def _aligned_already(picture: Picture, size: int, source: Path) -> np.ndarray:
+    if picture.width != picture.height:
+        raise BadFileError(f"{source}: {picture.width} x {picture.height} px; an aligned portrait is square.")
+    return np.asarray(Image.fromarray(picture.pixels).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def _cut(picture: Picture, crop_from_photo: np.ndarray, size: int) -> np.ndarray:
+    from dualstylegan.faces.crop import crop_face
+
+    return from_tensor(torch.as_tensor(crop_face(picture.pixels, crop_from_photo, size)))
+
+
+def _write_crop(path: Path, pixels: np.ndarray, mark: str) -> None:
+    text = PngInfo()
+    text.add_text(MARK, mark)
+    with atomic_output(path) as temporary:
+        Image.fromarray(pixels).save(temporary, pnginfo=text, compress_level=1)
+
+
+def _mark_of(path: Path) -> str | None:
+    try:
+        with Image.open(path) as image:
+            return image.info.get(MARK)
+    except (OSError, SyntaxError):
+        return None
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TrainingError(f"{path}: the recipe's landmarks cannot be read: {error.strerror}.") from None
+
+
+# ------------------------------------------------------------------------------------------------------------- drawing
+
+
+class Portraits:
+    """Aligned portraits, drawn without end: each once an epoch, in an order of its own every epoch.
+
+    What is drawn depends on `seed`, `rank`, `processes` and the number drawn so far, on nothing else: processes never
+    draw the same, and a run that goes on draws what it would have drawn. With `flip`, a fair coin mirrors each picture
+    drawn. Crops up to 2 GiB are read once and kept; others are read as they are drawn.
+    """
+
+    def __init__(
+        self,
+        portraits: Sequence[Portrait],
+        size: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        flip: bool = False,
+        device: torch.device | str = "cpu",
+        memory_bytes: int = MEMORY_BYTES,
+    ):
+        if not portraits:
+            raise TrainingError("There are no portraits to train on.")
+        self.portraits, self.size, self.flip = tuple(portraits), size, flip
+        self.names = tuple(portrait.name for portrait in self.portraits)
+        self.seed, self.rank, self.processes, self.device = seed, rank, processes, torch.device(device)
+        self.drawn = 0
+        self._epoch: tuple[int, list[int], list[bool]] | None = None
+        self._kept = None
+        if len(self.portraits) * 3 * size * size <= memory_bytes:
+            self._kept = self._read(range(len(self.portraits)))
+
+    def __len__(self) -> int:
+        return len(self.portraits)
+
+    def next(self, count: int) -> Tensor:
+        """The next `count` pictures of this process, (count, 3, size, size), float in [-1, 1]."""
+        return self.pictures(*self.next_indices(count))
+
+    def next_indices(self, count: int) -> tuple[list[int], list[bool]]:
+        """Which portraits come next for this process, and which of them mirrored: what `pictures` takes."""
+        drawn = [self._at(i * self.processes + self.rank) for i in range(self.drawn, self.drawn + count)]
+        self.drawn += count
+        return [index for index, _ in drawn], [mirrored for _, mirrored in drawn]
+
+    def pictures(self, indices: Sequence[int], mirrored: Sequence[bool] | None = None) -> Tensor:
+        """Portraits by index, (len(indices), 3, size, size), float in [-1, 1], channels last."""
+        pixels = self._read(indices) if self._kept is None else self._kept[list(indices)]
+        images = pixels.to(self.device, memory_format=torch.channels_last).float().div_(127.5).sub_(1)
+        if mirrored is not None and any(mirrored):
+            mask = torch.tensor(mirrored, device=self.device)[:, None, None, None]
+            images = torch.where(mask, images.flip(3), images)
+        return images
+
+    def first(self, count: int) -> Tensor:
+        """The first `count` portraits by name, fewer where there are fewer, unmirrored."""
+        return self.pictures(range(min(count, len(self))))
+
+    def batches(self, count: int) -> Iterator[Tensor]:
+        """Every portrait once, in order of names, unmirrored, `count` at a time."""
+        for start in range(0, len(self), count):
+            yield self.pictures(range(start, min(start + count, len(self))))
+
+    def state_dict(self) -> dict[str, int]:
+        return {"drawn": self.drawn}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.drawn = state["drawn"]
+
+    def _at(self, position: int) -> tuple[int, bool]:
+        """Index and mirroring at a position of the endless sequence that all processes share."""
+        epoch, place = divmod(position, len(self))
+        if self._epoch is None or self._epoch[0] != epoch:
+            digest = hashlib.sha256(f"{self.seed}/portraits/{epoch}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+            order = torch.randperm(len(self), generator=generator).tolist()
+            self._epoch = epoch, order, (torch.rand(len(self), generator=generator) < 0.5).tolist()
+        return self._epoch[1][place], self.flip and self._epoch[2][place]
+
+    def _read(self, indices: Sequence[int]) -> Tensor:
+        """uint8 (len(indices), 3, size, size)."""
+        paths = [self.portraits[index].path for index in indices]
+        with ThreadPoolExecutor(4) as readers:
+            pixels = list(readers.map(lambda path: from_tensor(load_portrait(path, self.size)), paths))
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
