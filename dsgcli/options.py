@@ -1,5 +1,6 @@
 """Every option that more than one verb has, declared once. Names, defaults and wording are the same everywhere."""
 
+import os
 from typing import Annotated, Literal
 
 import typer
@@ -14,7 +15,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 InputsArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="INPUTS...",
+        metavar="INPUTS",
         help="Files, folders (searched recursively), quoted patterns, or - for a list of names on stdin.",
         show_default=False,
     ),
@@ -100,6 +101,14 @@ BatchOption = Annotated[
     int | None, typer.Option("--batch", min=1, help="Faces computed at once.", show_default="what fits")
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="The same seed draws the same pictures.")]
+
+
+def _go_offline(wanted: bool) -> bool:
+    if wanted:
+        os.environ["DSG_OFFLINE"] = "1"  # the zoo reads it, and so do processes started from here
+    return wanted
+
+
 OfflineOption = Annotated[
-    bool, typer.Option("--offline", envvar="DSG_OFFLINE", help="Download nothing: only what is here already.")
+    bool, typer.Option("--offline", callback=_go_offline, help="Download nothing (or set DSG_OFFLINE=1).")
 ]
