@@ -34,12 +34,10 @@ class VGGFeatures(nn.Module):
             width = WIDTHS[int(name[0]) - 1]
             self.convs[name] = nn.Conv2d(channels, width, 3, padding=1)
             channels = width
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
-        self.register_buffer("deviation", torch.tensor(DEVIATION)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (B, 3, H, W), RGB in [-1, 1], to {layer: (B, C, h, w)}."""
-        x = (images - self.mean) / self.deviation
+        x = (images - images.new_tensor(MEAN)[:, None, None]) / images.new_tensor(DEVIATION)[:, None, None]
         x = x.contiguous(memory_format=torch.channels_last)
         features = {}
         for name, conv in self.convs.items():
