@@ -15,7 +15,6 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -305,13 +304,10 @@ class RecipeEntry:
 
 
 def recipe_folder() -> Path:
-    """The folder of the shipped recipes: package data, or `recipes/` beside the package in a checkout."""
-    beside = Path(__file__).resolve().parent.parent / "recipes"
-    try:
-        packaged = Path(str(files("dualstylegan.recipes")))
-    except ModuleNotFoundError:
-        return beside
-    return packaged if any(packaged.glob("*.toml")) else beside
+    """The folder of the shipped recipes: inside an installed package, beside the package in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
 
 
 def list_recipes() -> list[RecipeEntry]:
