@@ -23,14 +23,18 @@ order, not in the second digit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
+from dualstylegan import official, zoo
 from dualstylegan.errors import OfflineError
+from dualstylegan.networks.identity import chips_from_crops
 from dualstylegan.networks.lpips import unit
 from dualstylegan.training.losses import identity_loss
+from dualstylegan.weights import load_identity, load_mobilenet, read_face_weights
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1")  # those the method's losses read
 PIXELS = 256  # the size at which the paper judges
@@ -161,8 +165,6 @@ class EmbeddedIdentity(nn.Module):
         self.register_buffer("center", center)
 
     def forward(self, images: Tensor) -> Tensor:
-        from dualstylegan.networks.identity import chips_from_crops
-
         return normalize(self.net(chips_from_crops(images)).float() - self.center, dim=1)
 
 
@@ -176,50 +178,48 @@ def load_perception(
     device: torch.device | str = "cpu",
     pixels: int = PIXELS,
     layers: Sequence[str] = LAYERS,
+    notify: Callable[[str], None] | None = None,
 ) -> Perception:
     """The judges a recipe's [perception] asks for.
 
     features: auto | vgg | mobilenet; identity: auto | arcface | embedded. "auto" takes the paper's nets where their
-    weights are on this machine already and downloads nothing; naming one fetches it. `layers` are those that will be
-    read. Raises OfflineError where named weights may not be fetched.
+    weights are in the cache already and downloads nothing; naming one fetches it, and `notify` takes lines about that.
+    `layers` are those that will be read. Raises OfflineError, DownloadError.
     """
+
+    def choose(wanted: str, papers: str, load_papers: Callable, load_embedded: Callable) -> nn.Module:
+        if wanted == papers:
+            return load_papers(lambda name: zoo.fetch(name, notify=notify))
+        if wanted == "auto":
+            try:
+                return load_papers(lambda name: zoo.fetch(name, offline=True))
+            except OfflineError:
+                pass
+        return load_embedded()
+
     return Perception(
-        _choose(features, "vgg", lambda fetch: _load_vgg(fetch, layers), _load_mobilenet),
-        _choose(identity, "arcface", _load_arcface, _load_identity),
+        choose(features, "vgg", lambda fetch: _load_vgg(fetch, layers), _load_mobilenet),
+        choose(identity, "arcface", _load_arcface, _load_identity),
         device=device,
         pixels=pixels,
     )
 
 
-def _choose(
-    wanted: str, papers: str, load_papers: Callable[[bool], nn.Module], load_embedded: Callable[[], nn.Module]
-) -> nn.Module:
-    if wanted == papers:
-        return load_papers(True)
-    if wanted == "auto":
-        try:
-            return load_papers(False)
-        except OfflineError:
-            pass
-    return load_embedded()
+Fetch = Callable[[str], Path]  # a name of the zoo -> its file, or OfflineError
 
 
-def _load_vgg(fetch: bool, layers: Sequence[str]) -> VGGJudge:
-
-    raise OfflineError("VGG is not in the cache.")
+def _load_vgg(fetch: Fetch, layers: Sequence[str]) -> VGGJudge:
+    vgg19, vgg16, lpips = fetch("vgg19"), fetch("vgg16"), fetch("lpips")
+    return VGGJudge(official.load_vgg(vgg19, layers), official.load_lpips(lpips, vgg16))
 
 
 def _load_mobilenet() -> MobileNetJudge:
-    from dualstylegan.weights import load_mobilenet
-
     return MobileNetJudge(load_mobilenet())
 
 
-def _load_arcface(fetch: bool) -> ArcFaceJudge:
-    raise OfflineError("ArcFace is not in the cache.")
+def _load_arcface(fetch: Fetch) -> ArcFaceJudge:
+    return ArcFaceJudge(official.load_arcface(fetch("arcface")))
 
 
 def _load_identity() -> EmbeddedIdentity:
-    from dualstylegan.weights import load_identity, read_face_weights
-
     return EmbeddedIdentity(load_identity(), read_face_weights("identity_center")["center"])
