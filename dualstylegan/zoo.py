@@ -46,8 +46,8 @@ class RemoteFile:
 
     `repository` and `path` name it on the Hugging Face hub, `mirrors` are plain addresses, tried in order. `sha256` is
     its whole hash, or the first eight digits where the publisher gives no more, or None: then the hub's own hash of
-    the file counts, asked for at download. No hash of this table was ever compared with a real download by us: they
-    were taken down from the publishers' pages, so `checked` is False throughout until someone has.
+    the file counts, asked for at download; likewise `revision` is a branch, as no commit of the hub is known here.
+    `checked` says whether the hash was ever compared with a real download: so far none was, they are as published.
     """
 
     name: str
