@@ -1,8 +1,8 @@
 """A small encoder for small bases: a face to one Z+ row per layer, each row from features of its own scale.
 
-The shape is pSp's (Richardson et al. 2021): coarse rows read coarse maps, fine rows finer ones, and every row has a head
-of its own. The body always works at 32 px and below, whatever the input size, so it trains beside a small generator on a
-CPU. All layers are equalised, which lets encoder and generator share one learning rate.
+The shape is pSp's (Richardson et al. 2021): coarse rows read coarse maps, fine rows finer ones, and every row has a
+head of its own. The body always works at 32 px and below, whatever the input size, so it trains beside a small
+generator on a CPU. All layers are equalised, which lets encoder and generator share one learning rate.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SmallEncoder(nn.Module):
 
     space = "z+"
 
-    def __init__(self, rows: int, style_dim: int, *, size: int = 64, channels: int = 64):
+    def __init__(self, rows: int, style_dim: int, size: int = 64, *, channels: int = 64):
         super().__init__()
         if size < BODY_PX or size % BODY_PX:
             raise UsageError(f"A small encoder takes pictures of a multiple of {BODY_PX} px, not {size}.")

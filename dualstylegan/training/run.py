@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dualstylegan.errors import TrainingError
 
@@ -94,6 +93,25 @@ class RunFolder:
         """Mark a stage as done, with JSON facts for those that come after it."""
         with self._writing(f"stage '{stage}'"):
             _write_bytes(self.stage(stage) / "done.json", json.dumps(facts, indent=1).encode())
+
+    def begin(self, stage: str, settings: Mapping[str, Any]) -> None:
+        """Note with which settings a stage is made."""
+        with self._writing(f"stage '{stage}'"):
+            _write_bytes(self.stage(stage) / "settings.json", json.dumps(settings, indent=1).encode())
+
+    def begun_with(self, stage: str) -> dict[str, Any] | None:
+        """The settings a stage was begun with, or None."""
+        file = self.path / "stages" / stage / "settings.json"
+        return json.loads(file.read_text()) if file.is_file() else None
+
+    def forget(self, stage: str) -> None:
+        """Remove all that a stage has left: its files, checkpoints, snapshots and rows in the log."""
+        shutil.rmtree(self.path / "stages" / stage, ignore_errors=True)
+        for folder in (self.checkpoints, self.snapshots):
+            for path in folder.glob("*.pt"):
+                if re.fullmatch(rf"{re.escape(stage)}-\d+(\.rank\d+)?\.pt", path.name):
+                    path.unlink(missing_ok=True)
+        self.rewind_log(stage, -1)
 
     def reopen(self, stage: str) -> None:
         """Forget that a stage is done; its files and checkpoints stay."""
@@ -177,12 +195,6 @@ class RunFolder:
         path = self.checkpoints / f"{stage}-{step:06d}{_suffix(rank)}.pt"
         state = _load(path) if path.is_file() else None
         return None if state is None else Checkpoint(stage, step, path, state)
-
-    def drop_checkpoints(self, stage: str) -> None:
-        """Remove the checkpoints of a stage that has ended; its snapshots stay."""
-        for path in self.checkpoints.glob(f"{stage}-*.pt"):
-            if re.fullmatch(rf"{re.escape(stage)}-\d+(\.rank\d+)?\.pt", path.name):
-                path.unlink(missing_ok=True)
 
     def save_snapshot(self, stage: str, step: int, state: Mapping[str, Any]) -> Path:
         """Keep the averaged weights of this step for good."""
@@ -314,8 +326,3 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(file, ignore_errors=True)
         else:
             file.unlink(missing_ok=True)
-
-
-def as_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors detached, copied to the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}

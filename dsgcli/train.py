@@ -1,0 +1,76 @@
+"""dsg train: a recipe from portraits to a style, or from photos to a base."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dsgcli.options import JsonOption
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="A file, or the name of a shipped recipe (--list).", show_default=False),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DIR", help="The portraits.", show_default="the recipe's")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base", metavar="MODEL", help="mini, ffhq, a base's folder or its run.", show_default="the recipe's"
+        ),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="DIR", help="The run folder.", show_default="runs/RECIPE")
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", metavar="NAME", help="Run this stage alone.", show_default=False)
+    ] = None,
+    from_step: Annotated[
+        int | None,
+        typer.Option(
+            "--from", metavar="STEP", min=1, help="Make the model from this snapshot.", show_default="the last"
+        ),
+    ] = None,
+    redo: Annotated[
+        str | None,
+        typer.Option("--redo", metavar="NAME", help="Forget this stage and all after it first.", show_default=False),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as transfer.steps=200. May repeat."),
+    ] = None,
+    list_recipes: Annotated[bool, typer.Option("--list", help="List the shipped recipes.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, how long it might take and how much memory.")
+    ] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave accelerators alone.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a style from portraits, or a base from photos. The same command again goes on where it stopped."""
+    from dsgcli.report import show
+    from dualstylegan.errors import UsageError
+    from dualstylegan.recipe import load_recipe
+
+    if list_recipes:
+        raise typer.Exit(show(_listing(), json=json, answer=True))
+    if recipe is None:
+        raise UsageError("Name a recipe: a file, or one of those that 'dsg train --list' shows.")
+    resolved = load_recipe(recipe, settings or (), data__folder=data, base_model=base)
+
+    from dualstylegan.train import train as run_recipe
+
+    events = run_recipe(resolved, run, stage=stage, from_step=from_step, redo=redo, dry_run=dry_run, cpu=cpu)
+    raise typer.Exit(show(events, json=json, answer=dry_run))
+
+
+def _listing():
+    from dualstylegan.events import Event
+    from dualstylegan.recipe import list_recipes
+
+    for entry in list_recipes():
+        data = {"name": entry.name, "kind": entry.kind, "about": entry.about}
+        yield Event("note", "train", message=f"{entry.name:16} {entry.kind:9} {entry.about}", data=data)

@@ -1,0 +1,603 @@
+"""The verb train: everything a recipe asks for, in order, from wherever an earlier run of it has stopped.
+
+for event in train(load_recipe("pixar", data__folder="portraits"), "runs/pixar"):
+    print(event)
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dualstylegan.bundle import Base, CodePrior, GaussianPrior, Style, load_base, save_base, save_style
+from dualstylegan.codes import StyleBank, fit_weights
+from dualstylegan.destylize import destylization_grid, destylize_portraits, read_codes
+from dualstylegan.errors import TrainingError, UsageError, did_you_mean
+from dualstylegan.events import Event
+from dualstylegan.media.images import read_picture, write_picture
+from dualstylegan.networks.dualstyle import DualStyleGAN
+from dualstylegan.networks.sampler import CodeSampler
+from dualstylegan.networks.small_encoder import SmallEncoder
+from dualstylegan.networks.stylegan2 import Discriminator, Generator
+from dualstylegan.recipe import Adversarial, BaseTraining, Recipe, dump_recipe, resolve_batch
+from dualstylegan.refine import read_distances, read_refined, refine_codes, refinement_grid
+from dualstylegan.training.adversary import Adversary
+from dualstylegan.training.augment import AdaptiveAugmentation
+from dualstylegan.training.base import BaseStage, grow, photo_codes
+from dualstylegan.training.data import Portraits, prepare_portraits, read_prepared
+from dualstylegan.training.finetune import FinetuneStage
+from dualstylegan.training.intrinsic import RandomFaces
+from dualstylegan.training.loop import Pace, Stage, seed_for, train_stage
+from dualstylegan.training.perception import Perception, load_perception
+from dualstylegan.training.portraits import Portrait
+from dualstylegan.training.processes import Processes
+from dualstylegan.training.run import RandomState, RunFolder, sweep
+from dualstylegan.training.samplers import covered_exemplars, part_of, train_samplers
+from dualstylegan.training.structure import StructureStage
+from dualstylegan.training.transfer import TransferStage
+
+FINAL = ("refine", "samplers", "bundle")  # what follows the last training
+REMADE = ("data", "destylize", *FINAL)  # these know themselves what a changed setting makes stale
+SETTINGS_THAT_CHANGE_NOTHING = {"batch", "count", "source", "licence", "min_images"}
+ENCODER_PX = 128  # the most a small encoder looks at
+
+
+def train(
+    recipe: Recipe,
+    run: str | Path | None = None,
+    *,
+    stage: str | None = None,
+    from_step: int | None = None,
+    redo: str | None = None,
+    dry_run: bool = False,
+    cpu: bool = False,
+) -> Iterator[Event]:
+    """Run what `recipe` asks for in the folder `run` (default: runs/NAME); stages that are done are passed over.
+
+    `stage` runs that one alone. `from_step` makes what comes after stage III from an earlier snapshot. `redo` forgets a
+    stage and all after it first. `dry_run` only says what would be done, how long it might take and how much memory.
+    Yields progress with loss figures, grids, and a summary whose output is the model. Raises UsageError for stages the
+    recipe does not have, TrainingError for what training itself cannot do.
+    """
+    for name in (stage, redo):
+        if name is not None and name not in recipe.stages:
+            raise UsageError(
+                f"Recipe '{recipe.name}' has no stage '{name}'.{did_you_mean(name, recipe.stages)} "
+                f"It has {', '.join(recipe.stages)}."
+            )
+    folder = RunFolder(run or Path("runs") / recipe.name)
+    if dry_run:
+        from dualstylegan.training.estimate import plan
+
+        yield from plan(recipe, folder)
+        return
+
+    processes = Processes(timeout_s=recipe.process_timeout_s, cpu=cpu)
+    folder.create()
+    with processes.together(folder.path):
+        training = Training(recipe, folder, processes, from_step)
+        if processes.is_main:
+            sweep(folder.path)
+            if redo:
+                training.forget(redo)
+            folder.create(dump_recipe(recipe))
+        processes.wait_for_all("prepared")
+        for name in training.asked_for(stage):
+            yield from training.run(name, again=name == stage)
+        yield training.summary()
+
+
+class Training:
+    """One recipe in one run folder: a method for every stage, and what stages share, made when first needed."""
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, processes: Processes, from_step: int | None = None):
+        self.recipe, self.folder, self.processes, self.from_step = recipe, folder, processes, from_step
+        self.pace = Pace(
+            recipe.seed,
+            recipe.log_every,
+            recipe.grid_every,
+            recipe.checkpoint_every,
+            recipe.snapshot_every,
+            recipe.precision,
+        )
+
+    @property
+    def work(self) -> dict[str, Callable[[], Iterator[Event]]]:
+        """What each stage does."""
+        return {
+            "data": self.prepare,
+            "base": self.train_base,
+            "pretrain": self.pretrain,
+            "finetune": self.finetune,
+            "destylize": self.destylize,
+            "transfer": self.transfer,
+            "refine": self.refine,
+            "samplers": self.train_samplers,
+            "bundle": self.bundle,
+        }
+
+    def asked_for(self, stage: str | None) -> tuple[str, ...]:
+        """All stages, one of them, or with `from_step` those that turn a snapshot into a model."""
+        stages = self.recipe.stages
+        if self.from_step is not None:
+            final = tuple(name for name in stages if name in FINAL)
+            if stage is not None and stage not in final:
+                raise UsageError(f"--from goes with the stages {', '.join(final)}, not with '{stage}'.")
+            return final[: final.index(stage) + 1] if stage else final
+        return (stage,) if stage else stages
+
+    def run(self, name: str, *, again: bool = False) -> Iterator[Event]:
+        """One stage, unless it is done. `again` lets a stage that ends in one file be made again."""
+        self._demand_earlier_stages(name)
+        settings = self._settings(name)
+        known = self.folder.begun_with(self._place(name))
+        if known is not None and known != settings:
+            self._demand_longer_only(name, known, settings)
+            self.folder.reopen(self._place(name))
+        if self.folder.is_done(self._place(name)) and not (again and name == "bundle"):
+            yield Event("skipped", "train", stage=name, message=f"{name}: done before")
+            return
+
+        if self.processes.is_main:
+            self.folder.begin(self._place(name), settings)
+        yield from self.work[name]()
+        self.processes.wait_for_all(f"{name}-worked")
+        if self.processes.is_main:
+            self.folder.finish(self._place(name))
+        self.processes.wait_for_all(f"{name}-done")
+
+    def forget(self, name: str) -> None:
+        """Undo a stage and all after it."""
+        for later in self.recipe.stages[self.recipe.stages.index(name) :]:
+            self.folder.forget(later)
+            for index in range(len(self.recipe.base.phases) if later == "base" else 0):
+                self.folder.forget(f"base{index + 1}")
+
+    def summary(self) -> Event:
+        made = self.folder.style if self.recipe.kind == "style" else self.folder.base
+        if not made.is_dir():
+            return Event(
+                "summary", "train", message=f"{self.recipe.name}: {self.folder.path}", output=str(self.folder.path)
+            )
+        use = f"dsg stylize PHOTO --style {made}:0" if self.recipe.kind == "style" else f"--base {self.folder.path}"
+        return Event("summary", "train", message=f"{self.recipe.name}: {made} is ready ({use})", output=str(made))
+
+    # The stages
+
+    def prepare(self) -> Iterator[Event]:
+        """Find, check and align the portraits; the ones left out are named."""
+        size = self.recipe.base.size if self.recipe.kind == "base" else self.base.generator.size
+        yield from prepare_portraits(
+            self.recipe.data,
+            self.folder.stage("data"),
+            size,
+            rank=self.processes.rank,
+            processes=self.processes.count,
+            wait=self.processes.wait_for_all,
+        )
+
+    def train_base(self) -> Iterator[Event]:
+        settings, images = self.recipe.base, 0
+        for index, phase in enumerate(settings.phases):
+            name = f"base{index + 1}"
+            before = self.folder.snapshot(f"base{index}") if index else None
+            self._seed(name)
+            share = resolve_batch(phase.batch, self.processes.count, stage=name)
+            generator, encoder, adversary = self._base_networks(index, before)
+            stage = BaseStage(
+                name,
+                phase,
+                settings,
+                generator=generator,
+                encoder=encoder,
+                adversary=adversary,
+                photos=self._pictures(phase.size, flip=self.recipe.data.flip),
+                perception=self.perception,
+                share=share,
+                images_before=images,
+            )
+            yield from self._train(stage)
+            self.processes.wait_for_all(name)
+            images += phase.steps * phase.batch
+        if self.processes.is_main:
+            save_base(self.folder.base, self._trained_base())
+
+    def _base_networks(self, index: int, before: dict[str, Any] | None):
+        """Networks of the phase `index`, grown from what the phase before it has left."""
+        settings, phase = self.recipe.base, self.recipe.base.phases[index]
+        device = self.processes.device
+        generator = _new_generator(settings, phase.size)
+        encoder = _new_encoder(settings)
+        discriminator = Discriminator(phase.size, channels=settings.channels) if phase.adversarial else None
+        if before is not None:
+            earlier = _new_generator(settings, settings.phases[index - 1].size)
+            earlier.load_state_dict(before["generator"])
+            generator = grow(earlier, generator)
+            encoder.load_state_dict(before["encoder"])
+            if discriminator and before["adversary"] and settings.phases[index - 1].size == phase.size:
+                discriminator.load_state_dict(before["adversary"]["network"])
+        adversary = None
+        if discriminator is not None:
+            adversary = Adversary(
+                discriminator.to(device),
+                lr=phase.discriminator_lr,
+                r1=settings.r1,
+                r1_every=settings.r1_every,
+                augment=self._augmentation(settings),
+            )
+        return generator.to(device), encoder.to(device), adversary
+
+    def _trained_base(self) -> Base:
+        """The averaged networks of the last phase, and the photos' codes as the prior."""
+        settings, recipe = self.recipe.base, self.recipe
+        last = self.folder.snapshot(f"base{len(settings.phases)}")
+        generator, encoder = _new_generator(settings, settings.size), _new_encoder(settings)
+        generator.load_state_dict(last["averaged"]["generator"])
+        encoder.load_state_dict(last["averaged"]["encoder"])
+        discriminator = None
+        if last["adversary"]:
+            discriminator = Discriminator(settings.size, channels=settings.channels)
+            discriminator.load_state_dict(last["adversary"]["network"])
+        prior = GaussianPrior()
+        if settings.prior == "codes":
+            photos = self._pictures(settings.size, flip=False)
+            codes = photo_codes(encoder.to(self.processes.device), photos)
+            prior = CodePrior(codes, jitter=settings.prior_jitter)
+        header = {
+            "name": recipe.name,
+            "title": recipe.bundle.title or recipe.name,
+            "mask": recipe.bundle.mask,
+            "truncation": recipe.bundle.truncation,
+            "licence": recipe.bundle.licence,
+            "source": recipe.data.source,
+            **self.perception.names,
+        }
+        return Base(header, generator, discriminator, encoder.cpu(), None, prior)
+
+    def pretrain(self) -> Iterator[Event]:
+        self._seed("pretrain")
+        settings, model = self.recipe.pretrain, DualStyleGAN(self.base.generator).to(self.processes.device)
+        stage = StructureStage(
+            model,
+            self.base.encoder.to(self.processes.device),
+            self._adversary(settings),
+            RandomFaces(self.base, self.processes.device),
+            self.perception,
+            settings,
+            share=self._share(settings, "pretrain"),
+            processes=self.processes,
+        )
+        yield from self._train(stage)
+
+    def finetune(self) -> Iterator[Event]:
+        self._seed("finetune")
+        settings = self.recipe.finetune
+        stage = FinetuneStage(
+            self.base.generator.to(self.processes.device),
+            self._adversary(settings),
+            self._pictures(self.base.generator.size, flip=self.recipe.data.flip),
+            RandomFaces(self.base, self.processes.device, settings.mixing),
+            settings,
+            share=self._share(settings, "finetune"),
+            processes=self.processes,
+        )
+        yield from self._train(stage)
+
+    def destylize(self) -> Iterator[Event]:
+        folder, device = self.folder.stage("destylize"), self.processes.device
+        finetuned = copy.deepcopy(self.base.generator)
+        finetuned.load_state_dict(self.folder.snapshot("finetune")["generator"])
+        yield from destylize_portraits(
+            folder,
+            self.portraits,
+            generator=self.base.generator.to(device),
+            finetuned=finetuned.to(device),
+            encoder=self.base.encoder.to(device),
+            perception=self.perception,
+            settings=self.recipe.destylize,
+            seed=self.recipe.seed,
+            device=device,
+            rank=self.processes.rank,
+            processes=self.processes.count,
+            check=self.processes.check,
+            verb="train",
+        )
+        self.processes.wait_for_all("destylized")
+        yield from self._show("destylize", 0, lambda: destylization_grid(folder, self.portraits))
+
+    def transfer(self) -> Iterator[Event]:
+        self._seed("transfer")
+        settings, device = self.recipe.transfer, self.processes.device
+        _, intrinsic, extrinsic = self.codes
+        stage = TransferStage(
+            self.base.dualstyle().to(device),
+            self._adversary(settings),
+            self._pictures(self.base.generator.size, flip=self.recipe.data.flip),
+            intrinsic,
+            extrinsic,
+            RandomFaces(self.base, device, settings.mixing),
+            self.perception,
+            settings,
+            noise_from=self.recipe.destylize.structure_rows,
+            share=self._share(settings, "transfer"),
+            processes=self.processes,
+        )
+        yield from self._train(stage)
+
+    def refine(self) -> Iterator[Event]:
+        folder, device = self.folder.stage(self._place("refine")), self.processes.device
+        names, intrinsic, extrinsic = self.codes
+        yield from refine_codes(
+            folder,
+            self.portraits,
+            model=self.transferred.to(device),
+            names=names,
+            intrinsic=intrinsic,
+            extrinsic=extrinsic,
+            perception=self.perception,
+            settings=self.recipe.refine,
+            seed=self.recipe.seed,
+            device=device,
+            rank=self.processes.rank,
+            processes=self.processes.count,
+            check=self.processes.check,
+            verb="train",
+        )
+        self.processes.wait_for_all("refined")
+        if self.processes.is_main:
+            before, after = read_distances(folder, names)
+            message = f"refine: perceptual distance to the exemplars {before:.3f} -> {after:.3f}"
+            yield Event("note", "train", stage="refine", message=message, data={"before": before, "after": after})
+        yield from self._show("refine", self.from_step or 0, lambda: refinement_grid(folder, self.portraits))
+
+    def train_samplers(self) -> Iterator[Event]:
+        """One process trains them: they take minutes."""
+        if not self.processes.is_main:
+            return
+        codes, samplers, coverage = self._final_codes(), {}, {}
+        for part, epoch, epochs, error, network in train_samplers(
+            codes, settings=self.recipe.samplers, seed=self.recipe.seed, device=self.processes.device
+        ):
+            samplers[part] = network
+            if epoch % 10 == 0 or epoch == epochs:
+                yield Event(
+                    "progress", "train", stage=f"samplers ({part})", current=epoch, total=epochs, data={"error": error}
+                )
+        for part, network in samplers.items():
+            coverage[part] = covered_exemplars(network, part_of(codes, part))
+        message = ", ".join(f"{part}: {count} of {len(codes)}" for part, count in coverage.items())
+        yield Event(
+            "note", "train", stage="samplers", message=f"exemplars nearest to 1000 samples: {message}", data=coverage
+        )
+        state = {part: network.state_dict() for part, network in samplers.items()}
+        self.folder.save_snapshot(self._place("samplers"), 0, state)
+
+    def bundle(self) -> Iterator[Event]:
+        if not self.processes.is_main:
+            return
+        if self.recipe.kind == "style":
+            made = save_style(self.folder.style, self._style())
+        else:
+            base = self.base
+            snapshot = self.folder.snapshot("pretrain", self.from_step)
+            discriminator = Discriminator(base.generator.size, channels=base.generator.channels)
+            discriminator.load_state_dict(snapshot["discriminator"])
+            base.extrinsic, base.discriminator = snapshot["extrinsic"], discriminator
+            made = save_base(self.folder.base, base)
+        yield Event("done", "train", stage="bundle", output=str(made))
+
+    def _style(self) -> Style:
+        recipe, base = self.recipe, self.base
+        names, intrinsic, extrinsic = self.codes
+        refined = read_refined(self.folder.stage(self._place("refine")), names) if "refine" in recipe.stages else None
+        samplers = None
+        if "samplers" in recipe.stages:
+            samplers = {}
+            for part, state in self.folder.snapshot(self._place("samplers")).items():
+                rows = state["6.weight"].shape[0] // base.generator.style_dim
+                samplers[part] = CodeSampler(rows, base.generator.style_dim)
+                samplers[part].load_state_dict(state)
+        header = {
+            "name": recipe.name,
+            "title": recipe.bundle.title or recipe.name,
+            "mask": recipe.bundle.mask,
+            "weights": list(fit_weights(recipe.bundle.weights, base.generator.rows)),
+            "truncation": recipe.bundle.truncation,
+            "licence": recipe.bundle.licence or recipe.data.licence,
+            "source": recipe.data.source,
+            "step": self.from_step or self.folder.snapshot_steps("transfer")[-1],
+            **self.perception.names,
+        }
+        if recipe.bundle.default_exemplar:
+            header["default_exemplar"] = recipe.bundle.default_exemplar
+        by_name = dict(self.portraits)
+        thumbnails = [read_picture(by_name[name]).pixels for name in names] if recipe.bundle.thumbnails else None
+        bank = StyleBank(names, extrinsic, intrinsic, refined, style=recipe.name)
+        return Style(
+            header,
+            base.header,
+            self.transferred,
+            base.encoder,
+            bank,
+            samplers,
+            thumbnails,
+            base.prior,
+            base_folder=base.folder,
+        )
+
+    # What stages share
+
+    @cached_property
+    def base(self) -> Base:
+        """The base the recipe starts from, or the one this run has trained."""
+        base = load_base(self.folder.base if self.recipe.kind == "base" else self.recipe.base_model)
+        if base.encoder is None:
+            raise TrainingError(f"The base '{base.name}' has no encoder: destylization and stage II need one.")
+        return base
+
+    @cached_property
+    def perception(self) -> Perception:
+        wanted = self.recipe.perception
+        return load_perception(wanted.features, wanted.identity, device=self.processes.device)
+
+    @cached_property
+    def portraits(self) -> list[Portrait]:
+        """The aligned portraits in ID order."""
+        return list(read_prepared(self.folder.stage("data")).training)
+
+    @cached_property
+    def codes(self) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+        """(names in ID order, intrinsic, extrinsic) of the destylized portraits."""
+        return read_codes(self.folder.stage("destylize"), [portrait.name for portrait in self.portraits])
+
+    @cached_property
+    def transferred(self) -> DualStyleGAN:
+        """G after stage III, as of `from_step` or its end."""
+        model = self.base.dualstyle()
+        model.load_extrinsic_state(self.folder.snapshot("transfer", self.from_step)["extrinsic"])
+        return model.eval()
+
+    def _final_codes(self) -> torch.Tensor:
+        names, _, extrinsic = self.codes
+        return (
+            read_refined(self.folder.stage(self._place("refine")), names)
+            if "refine" in self.recipe.stages
+            else extrinsic
+        )
+
+    def _pictures(self, size: int, *, flip: bool) -> Portraits:
+        processes = self.processes
+        return Portraits(
+            self.portraits,
+            size,
+            seed=self.recipe.seed,
+            rank=processes.rank,
+            processes=processes.count,
+            flip=flip,
+            device=processes.device,
+        )
+
+    def _adversary(self, settings: Adversarial) -> Adversary:
+        """The base's discriminator, or a fresh one where it has none."""
+        base = self.base
+        discriminator = Discriminator(base.generator.size, channels=base.generator.channels)
+        if base.discriminator is not None:
+            discriminator.load_state_dict(base.discriminator.state_dict())
+        return Adversary(
+            discriminator.to(self.processes.device),
+            lr=settings.lr,
+            r1=settings.r1,
+            r1_every=settings.r1_every,
+            augment=self._augmentation(settings),
+        )
+
+    def _augmentation(self, settings: Adversarial | BaseTraining) -> AdaptiveAugmentation | None:
+        if not settings.augment:
+            return None
+        return AdaptiveAugmentation(
+            target=settings.augment_target,
+            images=settings.augment_images,
+            most=settings.augment_most,
+            processes=self.processes.count,
+            mean=self.processes.mean,
+        )
+
+    def _share(self, settings: Adversarial, name: str) -> tuple[int, int]:
+        return resolve_batch(settings.effective_batch, self.processes.count, settings.batch, stage=name)
+
+    def _seed(self, name: str) -> None:
+        """Before networks are made: the same in every process, whatever ran before."""
+        RandomState.seed(seed_for(self.recipe.seed, name, "weights"))
+
+    # Which stage was made how
+
+    def _place(self, name: str) -> str:
+        """The name under which a stage's files lie: what follows an earlier snapshot lies apart."""
+        return f"{name}-{self.from_step:06d}" if self.from_step and name in FINAL else name
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        """All that decides what a stage makes, as JSON values: its own section and those before it."""
+        stages = self.recipe.stages[: self.recipe.stages.index(name) + 1]
+        sections = {stage: getattr(self.recipe, stage) for stage in stages if hasattr(self.recipe, stage)}
+        if name == "bundle":
+            return {"bundle": _plain(self.recipe.bundle), "from": self.from_step}
+        plain = {stage: _plain(section) for stage, section in sections.items()}
+        plain |= {"seed": self.recipe.seed, "perception": _plain(self.recipe.perception)}
+        return plain if self.recipe.kind == "base" else plain | {"base": self.base.header["sha256"]}
+
+    def _demand_longer_only(self, name: str, known: dict[str, Any], settings: dict[str, Any]) -> None:
+        """A training may be made longer; any other change would mix two of them."""
+        old, new = _flat(known), _flat(settings)
+        for key in sorted(old.keys() | new.keys()):
+            before, now = old.get(key), new.get(key)
+            if before == now or name in REMADE or _only_longer(name, key, before, now, known):
+                continue
+            section = key.split(".")[0]
+            redo = section if section in self.recipe.stages else name
+            raise TrainingError(
+                f"{self.folder.path}: stage '{name}' was begun with {key} = {before}, now it is {now}. "
+                f"Choose another --run, or train again with --redo {redo}."
+            )
+
+    def _demand_earlier_stages(self, name: str) -> None:
+        stages = self.recipe.stages
+        for earlier in stages[: stages.index(name)]:
+            under_way = self.from_step is not None and earlier in ("transfer", "pretrain")
+            if not under_way and not self.folder.is_done(self._place(earlier)):
+                raise TrainingError(f"{self.folder.path}: stage '{name}' comes after '{earlier}', which is not done.")
+
+    def _train(self, stage: Stage) -> Iterator[Event]:
+        yield from train_stage(stage, self.folder, self.processes, self.pace)
+
+    def _show(self, name: str, step: int, draw: Callable[[], Any]) -> Iterator[Event]:
+        if self.processes.is_main:
+            path = self.folder.grid(name, step)
+            write_picture(path, draw())
+            yield Event("note", "train", stage=name, output=str(path))
+
+
+def _new_generator(settings: BaseTraining, size: int) -> Generator:
+    return Generator(
+        size, style_dim=settings.style_dim, mapping_layers=settings.mapping_layers, channels=settings.channels
+    )
+
+
+def _new_encoder(settings: BaseTraining) -> SmallEncoder:
+    """One for the finished size from the start: it has heads for rows that come later."""
+    rows = 2 * int(math.log2(settings.size)) - 2
+    return SmallEncoder(rows, settings.style_dim, min(settings.size, ENCODER_PX), channels=settings.encoder_channels)
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    """A section as JSON holds it, without what changes nothing."""
+    values = {key: value for key, value in asdict(section).items() if key not in SETTINGS_THAT_CHANGE_NOTHING}
+    return json.loads(json.dumps(values))
+
+
+def _only_longer(name: str, key: str, before: Any, now: Any, known: dict[str, Any]) -> bool:
+    """Whether a changed setting only adds steps at a training's end, or phases after its last one."""
+    phases = len(known.get(name, {}).get("phases", ()))
+    if phases and (added := re.match(rf"{name}\.phases\.(\d+)\.", key)) and int(added[1]) >= phases:
+        return before is None
+    last = f"{name}.phases.{phases - 1}.steps" if phases else f"{name}.steps"
+    return key == last and now is not None and now > before
+
+
+def _flat(values: Any, path: str = "") -> dict[str, Any]:
+    """Nested settings as {"transfer.steps": 200, ...}."""
+    if isinstance(values, dict):
+        items = values.items()
+    elif isinstance(values, list) and any(isinstance(value, dict) for value in values):
+        items = enumerate(values)
+    else:
+        return {path: values}
+    return {key: value for name, item in items for key, value in _flat(item, f"{path}.{name}".lstrip(".")).items()}

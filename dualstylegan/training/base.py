@@ -1,0 +1,188 @@
+"""Training a base from photos: generator, mapping network, encoder and discriminator, one picture size after another.
+
+Reconstruction first: encoder and generator learn together to give each photo back. Sharpening last: a discriminator
+looks at reconstructions and at random faces, whose codes are those of photos, mixed and jittered. None of this is the
+paper's, which takes a trained StyleGAN2 and encoder ready-made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualstylegan.media.images import from_tensor
+from dualstylegan.media.sheets import strip
+from dualstylegan.networks.small_encoder import SmallEncoder
+from dualstylegan.networks.stylegan2 import Discriminator, Generator
+from dualstylegan.recipe import BasePhase, BaseTraining
+from dualstylegan.training.adversary import Adversary
+from dualstylegan.training.data import Portraits
+from dualstylegan.training.ema import Average, decay_for
+from dualstylegan.training.intrinsic import cross, encode
+from dualstylegan.training.loop import Batch, Phase, adam
+from dualstylegan.training.losses import identity_loss, perceptual_loss
+from dualstylegan.training.portraits import resized
+
+SHOWN = 8  # photos in a grid
+RAMP = 0.05  # early on, the average reaches back over this share of the images seen: Karras et al. 2020 (ADA)
+
+
+class BaseStage:
+    """One of a base recipe's phases: photos of `phase.size` px through encoder and generator."""
+
+    def __init__(
+        self,
+        name: str,
+        phase: BasePhase,
+        settings: BaseTraining,
+        *,
+        generator: Generator,
+        encoder: SmallEncoder,
+        adversary: Adversary | None,
+        photos: Portraits,
+        perception,
+        share: tuple[int, int],
+        images_before: int = 0,
+    ):
+        self.name, self.phase, self.settings = name, phase, settings
+        self.steps, self.batch = phase.steps, phase.batch
+        self.per_process, self.accumulation = math.prod(share), share[1]
+        self.generator, self.encoder, self.adversary = generator, encoder, adversary
+        self.photos, self.perception, self.images = photos, perception, images_before
+
+        networks = {"generator": generator.requires_grad_(False), "encoder": encoder.requires_grad_(False)}
+        named = [(f"{part}.{name}", p) for part, net in networks.items() for name, p in net.named_parameters()]
+        self.average = Average(named)
+        self.optimizer = adam([p for _, p in named], phase.lr)
+        self.phases = [Phase("reconstruct", 1, self.optimizer, self._draw, self._reconstruct)]
+        if phase.adversarial:
+            self.phases = adversary.phases(self._draw, self._fakes) + self.phases
+        self.shown = photos.first(SHOWN)
+
+    def _draw(self, step: int) -> Batch:
+        return {"real": self.photos.next(self.per_process)}
+
+    def _codes(self, photos: Tensor) -> Tensor:
+        """Codes (B, rows, dim) in Z+ of photos, for as many rows as the generator of this size has."""
+        rows = self.generator.rows
+        return self.encoder(resized(photos, self.encoder.input_size), rows=range(rows))[:, :rows]
+
+    def _random(self, codes: Tensor) -> Tensor:
+        """Codes of faces that nobody has: two photos' rows crossed, and jittered."""
+        mixed = cross(codes, codes.roll(1, dims=0))
+        return mixed + torch.randn_like(mixed) * self.settings.prior_jitter
+
+    def _fakes(self, batch: Batch) -> Tensor:
+        """As many of the batch as `phase.random` says are random faces, the others reconstructions."""
+        codes = self._codes(batch["real"])
+        count = round(self.phase.random * len(codes))
+        codes = torch.cat([self._random(codes)[:count], codes[count:]])
+        return self.generator(codes, noise=self.generator.fresh_noise(len(codes)))
+
+    def _reconstruct(self, batch: Batch) -> dict[str, Tensor]:
+        photos, phase = batch["real"], self.phase
+        codes = self._codes(photos)
+        images = self.generator(codes, noise=self.generator.fresh_noise(len(codes)))
+
+        terms = {"l1": phase.l1 * (images - photos).abs().mean()}
+        if phase.perceptual:
+            features, targets = self.perception.features(images), self._features(photos)
+            weights = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 1.0)
+            terms["perceptual"] = phase.perceptual * perceptual_loss(features, targets, weights).mean()
+        if phase.identity:
+            with torch.no_grad():
+                identities = self.perception.identity(photos)
+            distance = identity_loss(self.perception.identity(images), identities)
+            terms["identity"] = phase.identity * distance.mean()
+
+        if phase.adversarial:
+            terms["adversarial"] = phase.adversarial * self.adversary.fool(images)
+            count = round(phase.random * len(codes))
+            if count:
+                # The encoder is judged by what it gives back; random faces teach the generator alone.
+                random = self._random(codes.detach())[:count]
+                faces = self.generator(random, noise=self.generator.fresh_noise(count))
+                terms["random"] = phase.adversarial * phase.random * self.adversary.fool(faces)
+        return terms
+
+    @torch.no_grad()
+    def _features(self, photos: Tensor) -> dict[str, Tensor]:
+        return self.perception.features(photos)
+
+    def after(self, step: int) -> dict[str, float]:
+        self.images += self.batch
+        self.average.decay = decay_for(self.batch, min(self.settings.ema_images, RAMP * self.images + self.batch))
+        self.average.update()
+        return self.adversary.after() if self.phase.adversarial else {}
+
+    # What is kept
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "generator": self.generator.state_dict(),
+            "encoder": self.encoder.state_dict(),
+            "average": self.average.state_dict(),
+            "adversary": self.adversary.state() if self.adversary else None,
+            "images": self.images,
+            "photos": self.photos.state_dict(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.generator.load_state_dict(state["generator"])
+        self.encoder.load_state_dict(state["encoder"])
+        self.average.load_state_dict(state["average"])
+        if self.adversary and state["adversary"]:
+            self.adversary.load_state(state["adversary"])
+        self.images = state["images"]
+        self.photos.load_state_dict(state["photos"])
+
+    def snapshot(self) -> dict[str, Any]:
+        """Both the averaged networks and, for the next phase to go on from, the trained ones."""
+        with self.average.applied():
+            averaged = {
+                name: {key: tensor.detach().cpu().clone() for key, tensor in net.state_dict().items()}
+                for name, net in (("generator", self.generator), ("encoder", self.encoder))
+            }
+        return {"averaged": averaged, **self.state()}
+
+    @torch.no_grad()
+    def grid(self) -> np.ndarray:
+        """Photos, their reconstructions, and random faces from their codes, by the averaged networks."""
+        with self.average.applied():
+            codes = self._codes(self.shown)
+            crossed = torch.cat([codes[:, :7], codes.roll(1, dims=0)[:, 7:]], dim=1)
+            halves = torch.cat([codes[:, :3], codes.roll(2, dims=0)[:, 3:]], dim=1)
+            rows = [self.shown, *(self.generator(code) for code in (codes, crossed, halves))]
+        labels = ["photo", "reconstruction", "next one's colours", "rows 3 and up of another"]
+        pictures = [from_tensor(row) for row in rows]
+        return strip(*pictures, row_labels=labels, height_px=max(96, self.phase.size))
+
+
+def grow(small: Generator | None, large: Generator) -> Generator:
+    """Give `large` the layers of `small`, a generator of half its size or less; the new layers start silent."""
+    if small is None:
+        return large
+    known = small.state_dict()
+    large.load_state_dict({**large.state_dict(), **known})
+    with torch.no_grad():
+        for to_rgb in large.to_rgbs[len(small.to_rgbs) :]:
+            to_rgb.weight.zero_()
+    return large
+
+
+def make_adversary(settings: BaseTraining, phase: BasePhase, augment) -> Adversary:
+    discriminator = Discriminator(phase.size, channels=settings.channels)
+    return Adversary(
+        discriminator, lr=phase.discriminator_lr, r1=settings.r1, r1_every=settings.r1_every, augment=augment
+    )
+
+
+@torch.no_grad()
+def photo_codes(encoder: SmallEncoder, photos: Portraits, batch: int = 64) -> Tensor:
+    """The code of every photo, (N, rows, dim) in Z+: what the base draws random faces from."""
+    return torch.cat([encode(encoder, part).cpu() for part in photos.batches(batch)])

@@ -1,0 +1,118 @@
+"""What progressive fine-tuning's stages II and III share: only the extrinsic path learns, and only it is averaged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dualstylegan.networks.dualstyle import DualStyleGAN
+from dualstylegan.recipe import Adversarial
+from dualstylegan.training.adversary import Adversary
+from dualstylegan.training.ema import Average
+from dualstylegan.training.loop import Batch, Phase, adam
+from dualstylegan.training.path import PathLengths, half
+from dualstylegan.training.processes import Processes
+
+
+class ExtrinsicStage:
+    """A stage that trains the extrinsic path of `model` against `adversary`; g, f and E stay as they are.
+
+    `share` is (micro-batch, accumulation) of this process. A subclass has `name`, `steps`, `_draw`, `_fakes` (images
+    without a gradient), `_generate` (weighted terms) and `grid`.
+    """
+
+    name: str
+    steps: int
+
+    def __init__(
+        self,
+        model: DualStyleGAN,
+        adversary: Adversary,
+        settings: Adversarial,
+        *,
+        share: tuple[int, int],
+        processes: Processes,
+        path_mean: float = 0.0,
+    ):
+        self.model, self.adversary = model.requires_grad_(False), adversary
+        self.settings, self.processes = settings, processes
+        self.batch = settings.effective_batch
+        self.per_process, self.accumulation = math.prod(share), share[1]
+        self.device = processes.device
+
+        trained = model.extrinsic_parameters()
+        self.average = Average(trained)
+        self.optimizer = adam([p for _, p in trained], settings.lr, settings.path_every if settings.path else None)
+        self.path = PathLengths(settings.path, settings.path_every, path_mean)
+
+    @property
+    def phases(self) -> list[Phase]:
+        phases = self.adversary.phases(self._draw, self._fakes)
+        phases.append(Phase("generator", 1, self.optimizer, self._draw, self._generate))
+        if self.settings.path:
+            every = self.settings.path_every
+            phases.append(Phase("path", every, self.optimizer, self._draw_half, self._straighten, mixed=False))
+        return phases
+
+    def _draw(self, step: int) -> Batch:
+        raise NotImplementedError
+
+    def _fakes(self, batch: Batch) -> Tensor:
+        raise NotImplementedError
+
+    def _generate(self, batch: Batch) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def _codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Intrinsic and extrinsic codes of a batch, (B, rows, dim) each, in W+."""
+        raise NotImplementedError
+
+    def _render(self, batch: Batch) -> Tensor:
+        intrinsic, extrinsic = self._codes(batch)
+        noise = self.model.generator.fresh_noise(len(intrinsic))
+        return self.model(intrinsic, extrinsic, intrinsic_space="w+", extrinsic_space="w+", noise=noise)
+
+    def _draw_half(self, step: int) -> Batch:
+        return half(self._draw(step), self.per_process)
+
+    def _straighten(self, batch: Batch) -> dict[str, Tensor]:
+        """Path lengths in both codes: the path that is trained reads the extrinsic one."""
+        codes = torch.cat(self._codes(batch), dim=1).requires_grad_(True)
+        intrinsic, extrinsic = codes.chunk(2, dim=1)
+        noise = self.model.generator.fresh_noise(len(codes))
+        images = self.model(intrinsic, extrinsic, intrinsic_space="w+", extrinsic_space="w+", noise=noise)
+        return self.path.term(images, codes)
+
+    def after(self, step: int) -> dict[str, float]:
+        self.average.update()
+        self.path.after(self.processes)
+        return self.adversary.after()
+
+    # What is kept
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "extrinsic": self.model.extrinsic_state(),
+            "average": self.average.state_dict(),
+            "adversary": self.adversary.state(),
+            "path_mean": self.path.mean,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.model.load_extrinsic_state(state["extrinsic"])
+        self.average.load_state_dict(state["average"])
+        self.adversary.load_state(state["adversary"])
+        self.path.mean = state["path_mean"]
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"extrinsic": {name: tensor.cpu() for name, tensor in self.average.state_dict().items()}}
+
+
+def averaged(stage: ExtrinsicStage, make: Callable[[], Any]) -> Any:
+    """What `make` gives while the model holds its averages."""
+    with stage.average.applied(), torch.no_grad():
+        return make()

@@ -1,0 +1,107 @@
+"""Stage II (Yang et al. 2022, section 4.2): the extrinsic path learns structure transfer on faces, once per base."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualstylegan.media.images import from_tensor
+from dualstylegan.media.sheets import strip
+from dualstylegan.networks.dualstyle import DualStyleGAN
+from dualstylegan.recipe import Pretrain
+from dualstylegan.training.adversary import Adversary
+from dualstylegan.training.extrinsic import ExtrinsicStage, averaged
+from dualstylegan.training.intrinsic import RandomFaces, encode
+from dualstylegan.training.loop import Batch
+from dualstylegan.training.losses import perceptual_loss
+from dualstylegan.training.portraits import resized
+from dualstylegan.training.processes import Processes
+
+SHOWN = 8
+
+
+class StructureStage(ExtrinsicStage):
+    """G(z1, z2~) learns to be g with rows below l from z1 and the rest from z2; l goes down as training goes on.
+
+    The target's rows l to 6 come from z2 although G's structure rows come from z1: ModRes must carry them over.
+    """
+
+    name = "pretrain"
+
+    def __init__(
+        self,
+        model: DualStyleGAN,
+        encoder: torch.nn.Module,
+        adversary: Adversary,
+        faces: RandomFaces,
+        perception,
+        settings: Pretrain,
+        *,
+        share: tuple[int, int],
+        processes: Processes,
+    ):
+        super().__init__(model, adversary, settings, share=share, processes=processes)
+        self.encoder, self.faces, self.perception = encoder.requires_grad_(False), faces, perception
+        self.steps = sum(phase.steps for phase in settings.phases)
+        self.judged_px = min(settings.perceptual_px, model.size)
+        self.shown = self._draw(self.steps - 1, count=SHOWN)
+
+    def rows_at(self, step: int) -> int:
+        """l at a step, counted from 0."""
+        for phase in self.settings.phases:
+            if step < phase.steps:
+                return phase.rows
+            step -= phase.steps
+        return self.settings.phases[-1].rows
+
+    @torch.no_grad()
+    def _draw(self, step: int, count: int | None = None) -> Batch:
+        """Codes z1, z2 and z2~, and the target picture, which is also what D takes for real."""
+        generator, rows = self.model.generator, self.rows_at(step)
+        first, second = (self.faces.draw(count or self.per_process) for _ in range(2))
+        target = generator(torch.cat([first[:, :rows], second[:, rows:]], dim=1))
+
+        extrinsic = second
+        if step % self.settings.encoded_every == 0:
+            extrinsic = encode(self.encoder, generator(second))
+        return {"intrinsic": first, "extrinsic": extrinsic, "real": target, "second": second}
+
+    def _codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        mapping = self.model.generator.mapping
+        return mapping(batch["intrinsic"]), mapping(batch["extrinsic"])
+
+    def _render(self, batch: Batch) -> Tensor:
+        # The target was drawn with the stored noise: what noise does is nothing the path should learn.
+        return self.model(batch["intrinsic"], batch["extrinsic"])
+
+    _fakes = _render
+
+    def _generate(self, batch: Batch) -> dict[str, Tensor]:
+        settings, images = self.settings, self._render(batch)
+        weights = settings.perceptual_layers
+        with torch.no_grad():
+            targets = self.perception.features(resized(batch["real"], self.judged_px))
+        features = self.perception.features(resized(images, self.judged_px))
+        return {
+            "perceptual": settings.perceptual * perceptual_loss(features, targets, weights).mean(),
+            "adversarial": settings.adversarial * self.adversary.fool(images),
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """The discriminator too: stage III goes on with it."""
+        network = {name: tensor.cpu() for name, tensor in self.adversary.network.state_dict().items()}
+        return super().snapshot() | {"discriminator": network}
+
+    def grid(self) -> np.ndarray:
+        """Content, exemplar, target and result: the result should have the exemplar's structure, softly."""
+        batch, generator = self.shown, self.model.generator
+        with torch.no_grad():
+            rows = [generator(batch["intrinsic"]), generator(batch["second"]), batch["real"]]
+            rows.append(averaged(self, lambda: self.model(batch["intrinsic"], batch["extrinsic"])))
+            off = (0.0,) * 7 + (1.0,) * (self.model.rows - 7)
+            rows.append(averaged(self, lambda: self.model(batch["intrinsic"], batch["extrinsic"], weights=off)))
+        labels = ["content", "exemplar", f"target (l = {self.rows_at(self.steps - 1)})", "result", "structure off"]
+        return strip(*map(from_tensor, rows), row_labels=labels, height_px=max(96, min(self.model.size, 256)))

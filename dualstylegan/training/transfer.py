@@ -1,0 +1,144 @@
+"""Stage III (Yang et al. 2022, section 4.2): the extrinsic path learns an artist's style from destylized portraits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualstylegan.media.images import from_tensor
+from dualstylegan.media.sheets import strip
+from dualstylegan.networks.dualstyle import DualStyleGAN
+from dualstylegan.recipe import Transfer
+from dualstylegan.training.adversary import Adversary
+from dualstylegan.training.data import Portraits
+from dualstylegan.training.extrinsic import ExtrinsicStage, averaged
+from dualstylegan.training.intrinsic import RandomFaces
+from dualstylegan.training.loop import Batch
+from dualstylegan.training.losses import (
+    contextual_loss,
+    feature_matching_loss,
+    identity_loss,
+    parameter_norms,
+    perceptual_loss,
+)
+from dualstylegan.training.processes import Processes
+
+SHOWN = 8
+
+
+class TransferStage(ExtrinsicStage):
+    """L_adv + λ_perc L_perc + λ_CX CX + λ_FM FM + λ_ID L_ID + λ_reg L_reg.
+
+    Even steps draw a random face and any exemplar; odd ones take a portrait's own pair (z_i, z_e), whose picture is
+    then known: it is the portrait.
+    """
+
+    name = "transfer"
+
+    def __init__(
+        self,
+        model: DualStyleGAN,
+        adversary: Adversary,
+        portraits: Portraits,
+        intrinsic: Tensor,
+        extrinsic: Tensor,
+        faces: RandomFaces,
+        perception,
+        settings: Transfer,
+        *,
+        noise_from: int,
+        share: tuple[int, int],
+        processes: Processes,
+        path_mean: float = 0.0,
+    ):
+        """`intrinsic`, `extrinsic` (N, rows, dim) in Z+ belong to the N `portraits`, in order."""
+        super().__init__(model, adversary, settings, share=share, processes=processes, path_mean=path_mean)
+        self.portraits, self.faces, self.perception = portraits, faces, perception
+        self.intrinsic, self.extrinsic = intrinsic.to(self.device), extrinsic.to(self.device)
+        self.noise_from = noise_from
+        self.steps = settings.steps
+        self.shown = self._show()
+
+    def _draw(self, step: int) -> Batch:
+        count, pairs = self.per_process, step % 2 == 1
+        chosen = torch.randint(len(self.portraits), (count,))
+        if pairs:
+            intrinsic = self.intrinsic[chosen].clone()
+            intrinsic[:, self.noise_from :] = self.faces.noise_rows(count, self.noise_from)
+        else:
+            intrinsic = self.faces.draw(count)
+        jitter = torch.randn(count, self.model.rows, self.model.style_dim) * self.settings.jitter
+        return {
+            "intrinsic": intrinsic,
+            "extrinsic": self.extrinsic[chosen],
+            "jitter": jitter.to(self.device),
+            "portrait": self.portraits.pictures(chosen.tolist()),
+            "real": self.portraits.next(count),
+            "pairs": pairs,
+        }
+
+    def _codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        mapping = self.model.generator.mapping
+        return mapping(batch["intrinsic"]), mapping(batch["extrinsic"]) + batch["jitter"]
+
+    def _fakes(self, batch: Batch) -> Tensor:
+        return self._render(batch)
+
+    def _generate(self, batch: Batch) -> dict[str, Tensor]:
+        settings = self.settings
+        images = self._render(batch)
+        with torch.no_grad():
+            faces = self.model.generator(batch["intrinsic"])
+            wanted = self.perception.features(batch["portrait"])
+            identities = self.perception.identity(faces)
+        features = self.perception.features(images)
+
+        terms = {"adversarial": settings.adversarial * self.adversary.fool(images)}
+        if batch["pairs"]:
+            perceptual = perceptual_loss(features, wanted, settings.perceptual_layers).mean()
+            terms["perceptual"] = settings.perceptual * perceptual
+        if settings.contextual:
+            contextual = contextual_loss(features["relu3_1"], wanted["relu3_1"]).mean()
+            terms["contextual"] = settings.contextual * contextual
+        terms["features"] = settings.feature_matching * feature_matching_loss(features, wanted).mean()
+        terms["identity"] = settings.identity * identity_loss(self.perception.identity(images), identities).mean()
+        norms = parameter_norms(p for _, p in self.model.regularized_parameters())
+        terms["regularizer"] = settings.regularizer * norms
+        return terms
+
+    # What is kept
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"portraits": self.portraits.state_dict()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        self.portraits.load_state_dict(state["portraits"])
+
+    def _show(self) -> dict[str, Tensor]:
+        """Random faces and evenly chosen exemplars, the same in every grid."""
+        count = min(SHOWN, len(self.portraits))
+        chosen = torch.linspace(0, len(self.portraits) - 1, count).round().long()
+        return {
+            "chosen": chosen,
+            "random": self.faces.draw(count),
+            "own": self.intrinsic[chosen],
+            "extrinsic": self.extrinsic[chosen],
+            "portrait": self.portraits.pictures(chosen.tolist()),
+        }
+
+    def grid(self) -> np.ndarray:
+        """Content, exemplar, result for random faces; then the destylized faces and what becomes of them."""
+        shown, generator = self.shown, self.model.generator
+
+        def results() -> list[Tensor]:
+            return [self.model(shown[content], shown["extrinsic"]) for content in ("random", "own")]
+
+        by_random, by_own = averaged(self, results)
+        rows = [generator(shown["random"]), shown["portrait"], by_random, generator(shown["own"]), by_own]
+        labels = ["content", "exemplar", "result", "destylized exemplar", "its result"]
+        return strip(*map(from_tensor, rows), row_labels=labels, height_px=max(96, min(self.model.size, 256)))
