@@ -1,0 +1,206 @@
+"""Many portraits, each fitted by latent optimisation: how many at once, what is stored when, what is done again.
+
+Three hundred steps of Adam magnify the last bit of a float to a visible difference, and a processor adds up a batch of
+three in another order than a batch of one. So on a CPU a portrait is always computed by itself and by one thread;
+several portraits run side by side in threads, which is also faster than several threads on one small map. Devices get
+real batches.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dualstylegan.errors import TrainingError
+from dualstylegan.events import Event
+from dualstylegan.training.results import PortraitResults
+
+MOST_ROWS = 16  # on a device; more hardly go faster, and a kill costs more
+REPORT_EVERY = 10  # steps
+Report = tuple[str | None, dict[str, float]]  # a portrait that is stored, or None, and figures
+
+
+class Fit(Protocol):
+    """Latent optimisation of one batch of B portraits."""
+
+    def losses(self) -> dict[str, Tensor]:
+        """The weighted terms now, each (B,)."""
+
+    def steps(self) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
+        """All steps: (number, terms)."""
+
+    def outcome(self) -> dict[str, Tensor]:
+        """What to store, each (B, ...); values (B,) are figures to report too."""
+
+
+def fit_portraits(
+    results: PortraitResults,
+    paths: Mapping[str, Path],
+    marks: Mapping[str, str],
+    make_fit: Callable[[Sequence[str]], Fit],
+    *,
+    stage: str,
+    verb: str,
+    device: torch.device,
+    batch: int = 0,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Event]:
+    """Fit every portrait of `marks` (name -> fingerprint) that has no valid result, and store each as it ends.
+
+    `batch` 0 is what memory allows, at most one per thread on a CPU and MOST_ROWS on a device. `check` is called before
+    every batch and may raise to end the work.
+    """
+    todo = results.missing(marks)
+    done = len(marks) - len(todo)
+    yield Event("plan", verb, stage=stage, current=done, total=len(marks))
+    if not todo:
+        return
+
+    def work(part: Sequence[str]) -> Iterator[Report]:
+        check()
+        fit = make_fit(part)
+        for step, terms in fit.steps():
+            if step % REPORT_EVERY == 0:
+                yield None, {"step": step} | {name: float(term.mean()) for name, term in terms.items()}
+        outcome = fit.outcome()
+        for row, name in enumerate(part):
+            results.write(name, {key: value[row] for key, value in outcome.items()}, marks[name])
+            yield name, {key: float(value[row]) for key, value in outcome.items() if value.ndim == 1}
+
+    most = torch.get_num_threads() if device.type == "cpu" else MOST_ROWS
+    batch = batch or rows_that_fit(lambda: make_fit(todo[:1]).losses(), device, most=most)
+    runner = one_per_thread if device.type == "cpu" else in_batches
+    for name, figures in runner(todo, batch, work):
+        about: dict[str, Any] = {"stage": stage, "total": len(marks), "data": figures}
+        if name is None:
+            yield Event("progress", verb, current=done, **about)
+        else:
+            done += 1
+            yield Event("done", verb, source=str(paths[name]), output=str(results.path(name)), current=done, **about)
+
+
+def rows_that_fit(forward: Callable[[], object], device: torch.device, *, most: int) -> int:
+    """How many rows a batch may have, between 1 and `most`, when `forward()` runs one row with gradients.
+
+    One row costs what autograd keeps of it, counted while it runs; half of the free memory is for batches, the other
+    half for the backward pass, workspaces and whoever else is on the machine.
+    """
+    budget = free_bytes(device) / 2
+    return max(1, min(most, int(budget // max(1, bytes_kept_for_backward(forward)))))
+
+
+def bytes_kept_for_backward(forward: Callable[[], object]) -> int:
+    """Bytes of the distinct storages autograd saves while `forward()` runs."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = forward()  # held until the count is done, so that no address is used twice
+    total = sum(kept.values())
+    del result
+    return total
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory this process may still take on `device`; where nothing tells, 4 GiB."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with Path("/proc/meminfo").open(encoding="ascii") as lines:
+            kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        return kib * 1024
+    except (OSError, StopIteration):
+        return 4 * 1024**3
+
+
+def in_batches(rows: Sequence[str], batch: int, work: Callable[[Sequence[str]], Iterator[Report]]) -> Iterator[Report]:
+    """Run `work` on `rows`, `batch` at a time, passing on its reports; running out of memory halves the batch."""
+    start = 0
+    while start < len(rows):
+        part, fits = rows[start : start + batch], True
+        try:
+            yield from work(part)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            fits = False
+        if fits:
+            start += len(part)
+            continue
+        # Only here, behind the handler, are the failed attempt's frames and the tensors they held gone.
+        if len(part) == 1:
+            raise TrainingError("Too little memory for one portrait; free some, or use another device.")
+        batch = len(part) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def one_per_thread(
+    rows: Sequence[str], threads: int, work: Callable[[Sequence[str]], Iterator[Report]]
+) -> Iterator[Report]:
+    """Run `work` on one row after another in each of `threads` threads, passing on their reports as they come.
+
+    The first error ends the others at their next report and is raised here. So does closing this generator.
+    """
+    waiting = deque(rows)
+    threads = min(threads, len(rows))
+    reports: queue.SimpleQueue[Report | BaseException | None] = queue.SimpleQueue()
+    over = threading.Event()
+    began = threading.Barrier(threads + 1)
+
+    def run() -> None:
+        torch.set_num_threads(1)
+        began.wait()
+        try:
+            while not over.is_set():
+                try:
+                    row = waiting.popleft()
+                except IndexError:
+                    break
+                for report in work([row]):
+                    reports.put(report)
+                    if over.is_set():
+                        break
+        except BaseException as error:
+            reports.put(error)
+        finally:
+            reports.put(None)
+
+    # torch keeps its number of threads per thread, but setting it also changes the default of threads that come later:
+    # so all begin before the default is put back.
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, thread_name_prefix="dsg-fit") as pool:
+        for _ in range(threads):
+            pool.submit(run)
+        began.wait()
+        torch.set_num_threads(before)
+        try:
+            while threads:
+                report = reports.get()
+                if isinstance(report, BaseException):
+                    raise report
+                if report is None:
+                    threads -= 1
+                else:
+                    yield report
+        finally:
+            over.set()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """CUDA raises its own type; CPU and MPS raise a RuntimeError that only its text tells apart."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error) for words in ("out of memory", "can't allocate memory")
+    )

@@ -1,0 +1,103 @@
+"""One file per portrait: what a long, sharded job has finished, so that a killed run goes on where it was.
+
+Every file appears whole (temporary name, then rename) and carries a fingerprint of all that its numbers depend on:
+a file made with other settings, another network or another picture of that name counts as missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from dualstylegan.errors import BadFileError
+
+SUFFIX = ".safetensors"
+
+
+class PortraitResults:
+    """A folder of NAME.safetensors, each the tensors of one portrait, valid for one `fingerprint` per portrait."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    def path(self, name: str) -> Path:
+        # quoted: a name may hold a subfolder's slash, and nothing may leave the folder
+        return self.folder / f"{quote(name, safe=' ()[],+@')}{SUFFIX}"
+
+    def has(self, name: str, fingerprint: str) -> bool:
+        try:
+            with safe_open(self.path(name), framework="pt") as file:
+                return (file.metadata() or {}).get("fingerprint") == fingerprint
+        except (OSError, SafetensorError):
+            return False
+
+    def write(self, name: str, tensors: Mapping[str, Tensor], fingerprint: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        contents = save(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, {"fingerprint": fingerprint}
+        )
+        path = self.path(name)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(contents)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def read(self, name: str, keys: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """The tensors of one portrait (or only `keys`). Raises BadFileError."""
+        path = self.path(name)
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in keys or file.keys()}
+        except (OSError, SafetensorError) as error:
+            raise BadFileError(f"{path}: no result of portrait '{name}' ({error}); run the stage again.") from None
+
+    def names(self) -> list[str]:
+        """Every name that has a result, sorted."""
+        return sorted(unquote(file.name.removesuffix(SUFFIX)) for file in self.folder.glob(f"[!.]*{SUFFIX}"))
+
+    def missing(self, fingerprints: Mapping[str, str]) -> list[str]:
+        """The names whose result is absent or stale, in order."""
+        return [name for name, fingerprint in fingerprints.items() if not self.has(name, fingerprint)]
+
+    def stack(self, names: Sequence[str], key: str) -> Tensor:
+        """(len(names), ...): the tensor `key` of every portrait, in order."""
+        return torch.stack([self.read(name, [key])[key] for name in names])
+
+
+def fingerprint(*parts: object) -> str:
+    """A short hash of anything with an exact repr or bytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else repr(part).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:32]
+
+
+def network_fingerprint(*networks: nn.Module) -> str:
+    """A hash of all parameters and buffers: two equal networks have the same one."""
+    digest = hashlib.sha256()
+    for network in networks:
+        for name, tensor in sorted(network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(
+                tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.dim() else b""
+            )
+            if not tensor.dim():
+                digest.update(str(tensor.item()).encode())
+    return digest.hexdigest()[:32]
+
+
+def share(names: Iterable[str], rank: int, processes: int) -> list[str]:
+    """The names that process `rank` of `processes` works on: by position in the whole list, so that every process
+    knows its share without asking, however much of the work is already done."""
+    return [name for position, name in enumerate(names) if position % processes == rank]
