@@ -25,8 +25,9 @@ from dualstylegan.media.paths import atomic_output
 JPEG_QUALITY = 95
 MAX_MEGAPIXELS = 178  # Pillow's own refusal, twice its warning: a 102 MP camera is served, a bomb is not
 
-# Pillow warns from half the limit on, and a warning on stderr helps nobody who meant to open a large photo.
+# Of a photo beyond half that limit, or with odd EXIF, Pillow warns on stderr: no help to someone who meant to open it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 # TIFF tags that describe how the pixels were stored; they would lie about the file we write.
 _STORAGE_TAGS = frozenset(
@@ -173,16 +174,16 @@ def _exif_of(image: Image.Image) -> bytes | None:
         return None
 
 
-def _exif_for(exif: bytes, width: int, height: int) -> bytes:
-    """The same EXIF with the pixel dimensions of what is written (a turned photo, a crop)."""
+def _exif_for(exif: bytes, width: int, height: int) -> tuple[bytes, bool]:
+    """The same EXIF with the dimensions of what is written (a turned photo, a crop); whether it has inner tables."""
     kept = Image.Exif()
     kept.load(exif)
     details = kept.get_ifd(ExifTags.IFD.Exif)
-    if ExifTags.Base.ExifImageWidth not in details:
-        return exif
-    details[ExifTags.Base.ExifImageWidth] = width
-    details[ExifTags.Base.ExifImageHeight] = height
-    return kept.tobytes()
+    if ExifTags.Base.ExifImageWidth in details:
+        details[ExifTags.Base.ExifImageWidth] = width
+        details[ExifTags.Base.ExifImageHeight] = height
+        exif = kept.tobytes()
+    return exif, bool(details) or ExifTags.IFD.GPSInfo in kept
 
 
 # --- colour spaces
@@ -295,16 +296,28 @@ def write_picture(
     if icc and form in _WITH_PROFILE:
         extra["icc_profile"] = icc
     if like.exif and form in _WITH_PROFILE:
-        extra["exif"] = _exif_for(like.exif, width, height)
+        extra["exif"], nested = _exif_for(like.exif, width, height)
+        if form == "TIFF" and nested:
+            del extra["compression"]  # Pillow's compressed TIFFs cannot hold EXIF's inner tables
     if like.dpi and form in ("JPEG", "PNG", "TIFF", "BMP"):
         extra["dpi"] = like.dpi
     with atomic_output(path) as temporary:
         try:
-            image.save(temporary, format=form, **extra)
+            _save(image, temporary, form, extra)
         except OSError:
             raise
         except Exception as error:  # encoders have limits of their own: 16383 px for WebP, 65535 for JPEG
             raise DualStyleGANError(f"Cannot write {path} ({width} x {height} px) as {form}: {error}.") from error
+
+
+def _save(image: Image.Image, path: Path, form: str, extra: dict) -> None:
+    try:
+        image.save(path, format=form, **extra)
+    except Exception:
+        if "exif" not in extra:
+            raise
+        # Tags that were read are not always tags that can be written (64 KiB in a JPEG); the picture matters more.
+        image.save(path, format=form, **{key: value for key, value in extra.items() if key != "exif"})
 
 
 # Level 1 costs a third of Pillow's default time and a tenth more bytes: a photo's pixels hardly compress anyway.

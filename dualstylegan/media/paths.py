@@ -113,10 +113,12 @@ def _expand_pattern(pattern: str, kinds: Sequence[Kind], excluded: Path | None) 
     if not matches:
         yield Source(Path(pattern), Path(Path(pattern).name), "no file matches this pattern")
     for match in map(Path, matches):
+        if _inside(match, excluded):
+            continue
         if match.is_dir():
             if "**" not in pattern:  # with **, what is inside matches by itself
                 yield from _walk(match, fixed, kinds, excluded)
-        elif kind_of(match) in kinds and not _inside(match, excluded):
+        elif kind_of(match) in kinds:
             yield Source(match, match.relative_to(fixed))
 
 
@@ -323,7 +325,7 @@ def atomic_output(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def is_complete(path: str | os.PathLike) -> bool:
-    """Whether `path` is a whole file, for `--skip-existing`: not empty, and with its format's ending where it has one.
+    """Whether `path` is a whole file, for `--skip-existing`: not empty, begun and ended as its suffix promises.
 
     Our own outputs are whole by construction; this also catches those cut by a full disk, a copy or another program.
     """
@@ -332,17 +334,22 @@ def is_complete(path: str | os.PathLike) -> bool:
         return False
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(16)
+        head = file.read(12)
         file.seek(max(0, size - 64))
         tail = file.read()
-        if head.startswith(b"\xff\xd8"):
-            return b"\xff\xd9" in tail
-        if head.startswith(b"\x89PNG"):
-            return b"IEND" in tail
-        if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-            return size >= 8 + int.from_bytes(head[4:8], "little")
-        if head[4:8] == b"ftyp":
-            return _boxes_are_whole(file, size)
+        match path.suffix.lower():
+            case ".jpg" | ".jpeg" | ".jpe" | ".jfif":
+                return head.startswith(b"\xff\xd8") and b"\xff\xd9" in tail
+            case ".png" | ".apng":
+                return head.startswith(b"\x89PNG") and b"IEND" in tail
+            case ".gif":
+                return head.startswith(b"GIF8") and tail.endswith(b";")
+            case ".bmp":
+                return head.startswith(b"BM") and size >= int.from_bytes(head[2:6], "little")
+            case ".webp":
+                return head[8:] == b"WEBP" and size >= 8 + int.from_bytes(head[4:8], "little")
+            case ".mp4" | ".m4v" | ".mov" | ".avif":
+                return _boxes_are_whole(file, size)
     return size > 0
 
 

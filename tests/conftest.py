@@ -1,0 +1,36 @@
+"""What tests share: a clean environment, drawn pictures, and the reference photos where a checkout has them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch, tmp_path_factory):
+    """No test sees the user's models or settings, and none leaves anything in the user's cache."""
+    home = tmp_path_factory.getbasetemp() / "dsg-home"
+    monkeypatch.setenv("DSG_HOME", str(home))
+    for name in ("DSG_DEBUG", "DSG_OFFLINE", "RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data beside the checkout (DSG_SHARED elsewhere)."""
+    folder = Path(os.environ.get("DSG_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip("needs the reference data: set DSG_SHARED")
+    return folder
+
+
+def draw_picture(height: int = 96, width: int = 128, seed: int = 0) -> np.ndarray:
+    """Smooth, colourful uint8 (height, width, 3): compresses like a photo, differs everywhere and in every channel."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))

@@ -1,0 +1,392 @@
+"""Pictures: every kind is read as upright 8-bit sRGB, and what a file held besides comes out again."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_picture
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, features
+
+from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
+from dualstylegan.media.images import Picture, as_picture, from_tensor, read_picture, to_tensor, write_picture
+
+BROKEN_EXIF = b"Exif\0\0II*\0\xff\xff\xff\xff garbage"
+LOSSLESS = ["x.png", "x.tif", "x.bmp"]
+LOSSY = ["x.jpg", "x.webp"] + (["x.avif"] if features.check("avif") else [])
+
+
+def wide_profile() -> bytes:
+    """A profile of a wide RGB space (the primaries of Adobe RGB, gamma 2.2), made by hand: 464 bytes of ICC 2."""
+
+    def s15(value: float) -> bytes:
+        return struct.pack(">i", round(value * 65536))
+
+    def xyz(*values: float) -> bytes:
+        return b"XYZ \0\0\0\0" + b"".join(map(s15, values))
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256)) + b"\0\0"
+    text = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + b"\0" * 78
+    text += b"\0" * (-len(text) % 4)
+    parts = {
+        b"desc": text,
+        b"cprt": b"text\0\0\0\0none\0\0\0\0",
+        b"wtpt": xyz(0.9642, 1.0, 0.8249),
+        b"rXYZ": xyz(0.60974, 0.31111, 0.01947),
+        b"gXYZ": xyz(0.20528, 0.62567, 0.06087),
+        b"bXYZ": xyz(0.14919, 0.06322, 0.74457),
+        b"rTRC": curve,
+        b"gTRC": curve,
+        b"bTRC": curve,
+    }
+    table, data = struct.pack(">I", len(parts)), b""
+    start = 128 + 4 + 12 * len(parts)
+    for name, part in parts.items():
+        table += name + struct.pack(">II", start + len(data), len(part))
+        data += part
+    header = b"\0" * 8 + b"\2\x10\0\0mntrRGB XYZ " + b"\0" * 12 + b"acsp" + b"\0" * 28
+    header += s15(0.9642) + s15(1.0) + s15(0.8249) + b"\0" * 48
+    body = header[4:128] + table + data
+    return struct.pack(">I", len(body) + 4) + body
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_lossless_formats_give_back_every_pixel(tmp_path, name):
+    pixels = draw_picture()
+    write_picture(tmp_path / name, pixels)
+    assert np.array_equal(read_picture(tmp_path / name).pixels, pixels)
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_lossy_formats_stay_close(tmp_path, name):
+    pixels = draw_picture()
+    write_picture(tmp_path / name, pixels)
+    error = np.abs(read_picture(tmp_path / name).pixels.astype(int) - pixels).mean()
+    assert error < 2  # of 255: quality 95 on a smooth picture; 4:2:0 or a swapped channel would be far above
+
+
+def test_jpeg_is_quality_95_without_chroma_subsampling(tmp_path):
+    write_picture(tmp_path / "x.jpg", draw_picture())
+    Image.fromarray(draw_picture()).save(tmp_path / "reference.jpg", quality=95)
+    with Image.open(tmp_path / "x.jpg") as image, Image.open(tmp_path / "reference.jpg") as reference:
+        assert JpegImagePlugin.get_sampling(image) == 0  # Pillow's name for 4:4:4
+        assert image.quantization == reference.quantization
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_photos_are_read_upright_and_their_orientation_is_reset(tmp_path, orientation, suffix):
+    upright = draw_picture(48, 64)
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.Make] = "Maker"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ISOSpeedRatings] = 400
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] = stored.shape[1]
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageHeight] = stored.shape[0]
+    settings = {".jpg": {"quality": 98, "subsampling": 0}, ".webp": {"lossless": True}}.get(suffix, {})
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / f"in{suffix}", exif=exif.tobytes(), **settings)
+
+    picture = read_picture(tmp_path / f"in{suffix}")
+    write_picture(tmp_path / f"out{suffix}", picture)
+
+    assert np.abs(picture.pixels.astype(int) - upright).mean() < 2
+    with Image.open(tmp_path / f"out{suffix}") as image:
+        assert image.size == (64, 48)
+        kept = image.getexif()
+        assert kept.get(ExifTags.Base.Orientation, 1) == 1
+        assert kept[ExifTags.Base.Make] == "Maker"
+        details = kept.get_ifd(ExifTags.IFD.Exif)
+        assert details[ExifTags.Base.ISOSpeedRatings] == 400
+        assert (details[ExifTags.Base.ExifImageWidth], details[ExifTags.Base.ExifImageHeight]) == (64, 48)
+
+
+def test_the_old_thumbnail_is_not_carried_along(tmp_path):
+    with Image.open(_with_thumbnail(tmp_path / "in.jpg")) as image:
+        assert image.getexif().get_ifd(ExifTags.IFD.IFD1)
+    write_picture(tmp_path / "out.jpg", read_picture(tmp_path / "in.jpg"))
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert image.getexif()[ExifTags.Base.Make] == "Maker"
+        assert not image.getexif().get_ifd(ExifTags.IFD.IFD1)
+
+
+def _with_thumbnail(path):
+    """EXIF by hand: IFD0 with a maker, IFD1 with the offset and length of a thumbnail."""
+    ifd0 = struct.pack("<H", 1) + struct.pack("<HHI", 271, 2, 6) + struct.pack("<I", 26) + struct.pack("<I", 32)
+    maker = b"Maker\0"
+    ifd1 = struct.pack("<H", 2) + struct.pack("<HHII", 513, 4, 1, 62) + struct.pack("<HHII", 514, 4, 1, 4) + b"\0" * 4
+    exif = b"Exif\0\0" + b"II*\0" + struct.pack("<I", 8) + ifd0 + maker + ifd1 + b"\xff\xd8\xff\xd9"
+    Image.fromarray(draw_picture()).save(path, exif=exif)
+    return path
+
+
+def test_broken_exif_does_not_cost_the_photo(tmp_path):
+    Image.fromarray(draw_picture()).save(tmp_path / "in.jpg", exif=BROKEN_EXIF)
+    picture = read_picture(tmp_path / "in.jpg")
+    write_picture(tmp_path / "out.jpg", picture)
+    assert read_picture(tmp_path / "out.jpg").pixels.shape == picture.pixels.shape
+
+
+def test_exif_that_a_format_cannot_hold_does_not_cost_the_picture(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "long " * 20_000  # a JPEG holds 64 KiB
+    Image.fromarray(draw_picture()).save(tmp_path / "in.png", exif=exif)
+    write_picture(tmp_path / "out.jpg", read_picture(tmp_path / "in.png"))
+    assert read_picture(tmp_path / "out.jpg").exif is None
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.webp", "x.tif"] + (["x.avif"] if features.check("avif") else []))
+def test_transparency_is_kept(tmp_path, name):
+    image = Image.fromarray(draw_picture())
+    alpha = np.tile(np.arange(128, dtype=np.uint8) * 2, (96, 1))
+    image.putalpha(Image.fromarray(alpha))
+    image.save(tmp_path / name)
+    picture = read_picture(tmp_path / name)
+    pixels = picture.pixels.copy()
+    pixels[:20] = 255 - pixels[:20]
+    write_picture(tmp_path / f"out-{name}", pixels, like=picture)
+    again = read_picture(tmp_path / f"out-{name}")
+    assert np.abs(again.alpha.astype(int) - alpha).max() <= (4 if name.endswith("avif") else 0)
+
+
+def test_transparency_lies_on_white_where_the_format_has_none(tmp_path):
+    picture = Picture(np.zeros((64, 64, 3), np.uint8), alpha=np.zeros((64, 64), np.uint8))
+    write_picture(tmp_path / "x.jpg", picture)
+    assert read_picture(tmp_path / "x.jpg").pixels.min() >= 250
+
+
+def test_a_palette_with_transparency_becomes_colours_and_alpha(tmp_path):
+    image = Image.fromarray(np.repeat(np.array([[0], [1]], np.uint8), 64, 1).repeat(32, 0), "P")
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.save(tmp_path / "x.png", transparency=0)
+    picture = read_picture(tmp_path / "x.png")
+    assert picture.pixels[60, 5].tolist() == [0, 0, 255]
+    assert (picture.alpha[5, 5], picture.alpha[60, 5]) == (0, 255)
+
+
+def grey_ramp() -> np.ndarray:
+    return np.tile(np.arange(256, dtype=np.uint8), (64, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("grey.png", Image.fromarray(grey_ramp())),
+        ("grey.jpg", Image.fromarray(grey_ramp())),
+        ("grey16.png", Image.fromarray(grey_ramp().astype(np.uint16) * 257)),
+        ("grey16.tif", Image.fromarray(grey_ramp().astype(np.uint16) * 257)),
+        ("grey32.tif", Image.fromarray(grey_ramp().astype(np.int32) * 257)),
+        ("float.tif", Image.fromarray(grey_ramp().astype(np.float32) / 255)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_grey_of_any_depth_is_read_as_the_same_grey(tmp_path, name, image):
+    image.save(tmp_path / name)
+    pixels = read_picture(tmp_path / name).pixels
+    assert np.abs(pixels.astype(int) - grey_ramp()[..., None]).max() <= (3 if name.endswith("jpg") else 0)
+
+
+def test_grey_stays_grey_until_there_is_colour_in_it(tmp_path):
+    Image.fromarray(grey_ramp()).save(tmp_path / "in.jpg")
+    picture = read_picture(tmp_path / "in.jpg")
+    write_picture(tmp_path / "same.jpg", picture)
+    coloured = picture.pixels.copy()
+    coloured[10:30, 10:30] = [200, 40, 60]
+    write_picture(tmp_path / "coloured.jpg", coloured, like=picture)
+    with Image.open(tmp_path / "same.jpg") as same, Image.open(tmp_path / "coloured.jpg") as changed:
+        assert (same.mode, changed.mode) == ("L", "RGB")
+
+
+def test_sixteen_bit_colour_is_narrowed_to_its_high_bytes(tmp_path):
+    pixels = draw_picture(64, 64)
+    rows = b"".join(b"\0" + (pixels[y].astype(">u2") * 257).tobytes() for y in range(64))
+    (tmp_path / "x.png").write_bytes(_png(64, 64, depth=16, colour=2, rows=rows))
+    assert np.array_equal(read_picture(tmp_path / "x.png").pixels, pixels)
+
+
+def _png(width: int, height: int, *, depth: int, colour: int, rows: bytes) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.tif"])
+def test_cmyk_is_read_as_rgb_and_written_as_rgb_once_changed(tmp_path, name):
+    pixels = draw_picture()
+    Image.fromarray(pixels).convert("CMYK").save(tmp_path / name)
+    picture = read_picture(tmp_path / name)
+    assert np.abs(picture.pixels.astype(int) - pixels).mean() < 3
+    changed = picture.pixels.copy()
+    changed[:9] = 7
+    write_picture(tmp_path / f"out-{name}", changed, like=picture)
+    with Image.open(tmp_path / f"out-{name}") as image:
+        assert image.mode == "RGB"
+
+
+def test_lab_is_read(tmp_path):
+    pixels = draw_picture()
+    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    to_lab.apply(Image.fromarray(pixels)).save(tmp_path / "x.tif")
+    assert np.abs(read_picture(tmp_path / "x.tif").pixels.astype(int) - pixels).mean() < 2
+
+
+def test_an_animation_gives_its_first_frame(tmp_path):
+    red, blue = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")
+    for name in ("x.gif", "x.webp", "x.png"):
+        red.save(tmp_path / name, save_all=True, append_images=[blue], duration=100)
+        assert read_picture(tmp_path / name).pixels[30, 30, 0] > 200
+        write_picture(tmp_path / f"out-{name}", read_picture(tmp_path / name))
+        assert read_picture(tmp_path / f"out-{name}").pixels[30, 30, 0] > 200
+
+
+def test_wide_colours_come_in_as_srgb_and_go_out_untouched_except_where_changed(tmp_path):
+    profile, stored = wide_profile(), draw_picture()
+    Image.fromarray(stored).save(tmp_path / "in.png", icc_profile=profile)
+    picture = read_picture(tmp_path / "in.png")
+    assert np.abs(picture.pixels.astype(int) - stored).mean() > 3  # converted, not taken at face value
+
+    changed = picture.pixels.copy()
+    changed[20:40, 20:40] = [120, 110, 100]
+    write_picture(tmp_path / "out.png", changed, like=picture)
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.info["icc_profile"] == profile
+        out = np.asarray(image)
+    outside = np.ones(stored.shape[:2], bool)
+    outside[20:40, 20:40] = False
+    assert np.array_equal(out[outside], stored[outside])
+    again = read_picture(tmp_path / "out.png").pixels[20:40, 20:40]
+    assert np.abs(again.astype(int) - [120, 110, 100]).max() <= 2  # there and back through 8 bits
+
+
+def test_pixels_changed_in_place_are_written_too(tmp_path):
+    Image.fromarray(draw_picture()).save(tmp_path / "in.png", icc_profile=wide_profile())
+    picture = read_picture(tmp_path / "in.png")
+    picture.pixels[20:40, 20:40] = 255
+    write_picture(tmp_path / "out.png", picture)
+    assert read_picture(tmp_path / "out.png").pixels[30, 30].min() >= 253
+
+
+def test_srgb_under_any_name_is_not_converted(tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(draw_picture()).save(tmp_path / "in.png", icc_profile=profile)
+    picture = read_picture(tmp_path / "in.png")
+    write_picture(tmp_path / "out.png", picture)
+    assert picture.native is None
+    assert np.array_equal(picture.pixels, draw_picture())
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.info["icc_profile"] == profile
+
+
+@pytest.mark.parametrize("profile", [b"not a profile", wide_profile()[:200]])
+def test_a_damaged_profile_counts_as_none(tmp_path, profile):
+    Image.fromarray(draw_picture()).save(tmp_path / "in.png", icc_profile=profile)
+    assert np.array_equal(read_picture(tmp_path / "in.png").pixels, draw_picture())
+
+
+def test_a_crop_in_another_size_takes_the_profile_but_not_the_alpha(tmp_path):
+    image = Image.fromarray(draw_picture())
+    image.putalpha(128)
+    image.save(tmp_path / "in.png", icc_profile=wide_profile())
+    picture = read_picture(tmp_path / "in.png")
+    write_picture(tmp_path / "crop.png", picture.pixels[:64, :64].copy(), like=picture)
+    with Image.open(tmp_path / "crop.png") as crop:
+        assert (crop.size, crop.mode) == ((64, 64), "RGB")
+        assert crop.info["icc_profile"] == wide_profile()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".gif", ".bmp"])
+def test_a_picture_cut_off_is_one_clear_line(tmp_path, suffix):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(tmp_path / f"whole{suffix}")
+    whole = (tmp_path / f"whole{suffix}").read_bytes()
+    path = tmp_path / f"cut{suffix}"
+    for kept in (len(whole) // 2, len(whole) // 10, 20):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(BadFileError) as caught:
+            read_picture(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_picture_is_said(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "folder.jpg").mkdir()
+    for name, words in {
+        "empty.jpg": "is empty",
+        "text.jpg": "is not a picture",
+        "folder.jpg": "is a folder",
+        "missing.jpg": "no such file",
+    }.items():
+        with pytest.raises(BadFileError, match=words):
+            read_picture(tmp_path / name)
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    (tmp_path / "bomb.png").write_bytes(_png(60_000, 60_000, depth=8, colour=2, rows=b"\0" * 100))
+    with pytest.raises(BadFileError, match="178 megapixels"):
+        read_picture(tmp_path / "bomb.png")
+
+
+def test_pictures_from_64_px_to_a_hundred_megapixels_are_read_and_nothing_is_said(tmp_path):
+    write_picture(tmp_path / "small.jpg", draw_picture(64, 64))
+    Image.new("L", (10_000, 10_000), 90).save(tmp_path / "large.jpg")
+    Image.new("L", (64, 64)).save(tmp_path / "odd.jpg", exif=BROKEN_EXIF)
+    names = [str(tmp_path / name) for name in ("small.jpg", "large.jpg", "odd.jpg")]
+    # In a process of its own: pytest replaces the warning filters.
+    script = (
+        "import sys; from dualstylegan.media.images import *; print(*[read_picture(p).width for p in sys.argv[1:]])"
+    )
+    run = subprocess.run([sys.executable, "-c", script, *names], capture_output=True, text=True, check=True)
+    assert (run.stdout.split(), run.stderr) == (["64", "10000", "64"], "")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_picture(tmp_path / "x.webp", draw_picture())
+    before = (tmp_path / "x.webp").read_bytes()
+    with pytest.raises(DualStyleGANError, match=r"x\.webp"):
+        write_picture(tmp_path / "x.webp", np.zeros((4, 20_000, 3), np.uint8))  # WebP ends at 16383 px
+    assert (tmp_path / "x.webp").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["x.webp"]
+
+
+def test_a_suffix_that_is_no_format_is_wrong_usage(tmp_path):
+    with pytest.raises(UsageError, match=r"\.xyz"):
+        write_picture(tmp_path / "x.xyz", draw_picture())
+
+
+def test_arrays_and_pil_images_are_taken_alike():
+    pixels = draw_picture()
+    assert np.array_equal(as_picture(pixels).pixels, as_picture(Image.fromarray(pixels)).pixels)
+    with pytest.raises(UsageError, match="float32"):
+        as_picture(pixels.astype(np.float32))
+
+
+def test_every_grey_value_survives_the_tensor_and_back():
+    pixels = np.repeat(grey_ramp()[..., None], 3, -1)
+    tensor = to_tensor(pixels)
+    assert tensor.shape == (3, 64, 256)
+    assert (tensor.min(), tensor.max()) == (-1, 1)
+    assert np.array_equal(from_tensor(tensor), pixels)
+    assert np.array_equal(from_tensor(to_tensor(pixels[None])), pixels[None])
+
+
+def test_out_of_range_values_are_clamped_not_wrapped():
+    image = torch.tensor([-3.0, 0.0, 3.0]).view(3, 1, 1).expand(3, 2, 2)
+    assert from_tensor(image)[0, 0].tolist() == [0, 128, 255]
