@@ -1,0 +1,100 @@
+"""`dsg stylize`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from dsgcli.options import (
+    BatchOption,
+    ColorOption,
+    DetectorOption,
+    DeviceOption,
+    DryRunOption,
+    FacesOption,
+    InputsArgument,
+    JsonOption,
+    LandmarksOption,
+    MaskOption,
+    MinFaceOption,
+    OfflineOption,
+    OutOption,
+    PrecisionOption,
+    SkipExistingOption,
+    StructureOption,
+    StyleOption,
+    TruncationOption,
+    WeightsOption,
+)
+
+CropOption = Annotated[bool, typer.Option("--crop", help="Write the aligned portraits instead of full frames.")]
+NoFaceOption = Annotated[Literal["copy", "skip"], typer.Option("--no-face", help="What a picture without a face gets.")]
+PreserveColorOption = Annotated[bool, typer.Option("--preserve-color", help="Keep the photo's own colours.")]
+WPlusOption = Annotated[bool, typer.Option("--wplus", help="Encode faces straight into W+: closer to the photo.")]
+SheetOption = Annotated[
+    str | None,
+    typer.Option("--sheet", metavar="PNG", help="Also draw strips of before and after.", show_default=False),
+]
+
+
+def stylize(
+    inputs: InputsArgument,
+    style: StyleOption,
+    out: OutOption = None,
+    crop: CropOption = False,
+    structure: StructureOption = None,
+    color: ColorOption = None,
+    weights: WeightsOption = None,
+    preserve_color: PreserveColorOption = False,
+    truncation: TruncationOption = None,
+    wplus: WPlusOption = False,
+    faces: FacesOption = "all",
+    min_face: MinFaceOption = 0,
+    mask: MaskOption = None,
+    no_face: NoFaceOption = "copy",
+    landmarks: LandmarksOption = None,
+    detector: DetectorOption = "auto",
+    sheet: SheetOption = None,
+    skip_existing: SkipExistingOption = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    batch: BatchOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    offline: OfflineOption = False,
+) -> None:
+    """Restyle every face in photos, in place.
+
+    Without -o results go to stylized/ in the current folder. `accelerate launch -m dsgcli stylize ...` shares the list
+    between processes.
+    """
+    from dsgcli.report import show
+    from dualstylegan.codes import parse_weights
+    from dualstylegan.stylize import stylize_pictures
+
+    events = stylize_pictures(
+        inputs,
+        style,
+        output=out,
+        crop=crop,
+        no_face=no_face,
+        skip_existing=skip_existing,
+        dry_run=dry_run,
+        landmarks=landmarks,
+        sheet=sheet,
+        structure=structure,
+        color=color,
+        weights=None if weights is None else parse_weights(weights),
+        preserve_color=preserve_color,
+        truncation=truncation,
+        wplus=wplus,
+        faces=faces,
+        min_face=min_face or None,
+        mask=mask,
+        device=device,
+        precision=precision,
+        detector=detector,
+        batch=batch,
+    )
+    raise typer.Exit(show(events, json=json, answer=dry_run))

@@ -1,0 +1,124 @@
+"""Files are decoded ahead and written behind while the main thread computes. What waits is bounded, in bytes.
+
+Threads live inside a `with` block or a generator: leaving it, by Ctrl-C too, cancels what has not begun and waits for
+what has, so no thread outlives its job and nothing is cut in the middle.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+BUDGET_BYTES = 256 << 20  # of decoded pixels waiting on either side: 1.7 pictures of 50 megapixels, 85 of one
+
+
+def read_ahead(
+    items: Iterable[Item],
+    read: Callable[[Item], Result],
+    *,
+    nbytes: Callable[[Result], int],
+    threads: int = 2,
+    budget_bytes: int = BUDGET_BYTES,
+) -> Iterator[tuple[Item, Result | Exception]]:
+    """Each item with what `read` made of it, or the exception it raised, in the items' order.
+
+    At most `2 * threads` items are ahead of the consumer, fewer while those already read exceed `budget_bytes`.
+    """
+
+    def held_bytes() -> int:
+        return sum(nbytes(f.result()) for _, f in waiting if f.done() and not f.exception())
+
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    with _workers(threads, "read") as pool:
+        for item in items:
+            while waiting and (len(waiting) >= 2 * threads or held_bytes() > budget_bytes):
+                yield _outcome(*waiting.popleft())
+            waiting.append((item, pool.submit(read, item)))
+        while waiting:
+            yield _outcome(*waiting.popleft())
+
+
+class WriteBehind(Generic[Item, Result]):
+    """Runs tasks in threads, in no particular order, and hands out their outcomes as they come.
+
+    `submit` waits while the tasks not yet finished hold more than `budget_bytes`.
+    """
+
+    def __init__(self, *, threads: int = 2, budget_bytes: int = BUDGET_BYTES):
+        self._budget_bytes = budget_bytes
+        self._running: dict[Future[Result], tuple[Item, int]] = {}
+        self._finished: list[tuple[Item, Result | Exception]] = []
+        self._context = _workers(threads, "write")
+
+    def __enter__(self) -> WriteBehind[Item, Result]:
+        self._pool = self._context.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._context.__exit__(*exc_info)
+
+    def submit(self, item: Item, task: Callable[[], Result], *, nbytes: int) -> None:
+        """Run `task` soon; `nbytes` is what it keeps alive. A task larger than the budget runs alone."""
+        self._collect()
+        while self._running and nbytes + sum(n for _, n in self._running.values()) > self._budget_bytes:
+            self._collect(block=True)
+        self._running[self._pool.submit(task)] = (item, nbytes)
+
+    def finished(self) -> list[tuple[Item, Result | Exception]]:
+        """What has ended since the last call: each item with its task's result or exception."""
+        self._collect()
+        finished, self._finished = self._finished, []
+        return finished
+
+    def drain(self) -> Iterator[tuple[Item, Result | Exception]]:
+        """The rest, as it ends."""
+        while self._running or self._finished:
+            yield from self.finished()
+            if self._running:
+                self._collect(block=True)
+
+    def _collect(self, block: bool = False) -> None:
+        if block:
+            wait(self._running, return_when=FIRST_COMPLETED)
+        for future in [f for f in self._running if f.done()]:
+            item, _ = self._running.pop(future)
+            self._finished.append(_outcome(item, future))
+
+
+@contextmanager
+def _workers(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads in which torch computes on one core each: there are several, and the main thread needs the rest."""
+    import torch
+
+    everyone = threading.Barrier(threads + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        everyone.wait()
+
+    # torch keeps the number of OpenMP threads per thread, but the call also changes what later threads and MKL take as
+    # their default: so every worker begins now, and the default is put back before anything else runs.
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=f"dsg-{name}")
+    try:
+        for _ in range(threads):
+            pool.submit(begin)
+        everyone.wait()
+        torch.set_num_threads(before)
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _outcome(item: Item, future: Future[Result]) -> tuple[Item, Result | Exception]:
+    try:
+        return item, future.result()
+    except Exception as error:
+        return item, error

@@ -1,0 +1,464 @@
+"""`stylize`: pictures in, the same pictures out with every face restyled in place.
+
+Pictures are decoded ahead and written behind in threads; in between, faces are batched across pictures.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dualstylegan import zoo
+from dualstylegan.codes import parse_style
+from dualstylegan.errors import DualStyleGANError, UsageError
+from dualstylegan.events import Event, Kind
+from dualstylegan.faces.crop import crop_face
+from dualstylegan.faces.face import Face
+from dualstylegan.media.images import Picture, from_tensor, read_picture, write_picture
+from dualstylegan.media.paths import Source, atomic_output, expand_inputs, is_complete, output_folder, plan_outputs
+from dualstylegan.media.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
+from dualstylegan.media.sheets import strip
+from dualstylegan.ranks import Ranks
+from dualstylegan.stylizer import Stylizer
+
+__all__ = ["Stylizer", "stylize_pictures"]
+
+VERB = "stylize"
+NO_FACE = ("copy", "skip")
+STRIPS_PER_SHEET = 40
+STRIP_PX = 256
+
+log = logging.getLogger(__name__)
+
+
+def stylize_pictures(
+    inputs: Iterable[str | Path],
+    styles: Sequence[str | Stylizer],
+    *,
+    output: str | Path | None = None,
+    crop: bool = False,
+    no_face: str = "copy",
+    skip_existing: bool = False,
+    dry_run: bool = False,
+    landmarks: str | Path | None = None,
+    sheet: str | Path | None = None,
+    **settings: Any,
+) -> Iterator[Event]:
+    """Restyle the pictures that `inputs` name (files, folders, patterns, `-`), each in every one of `styles`.
+
+    `output` is a folder (default `stylized`), one file, or a template with {parent} {stem} {ext} {style} {id}. `crop`
+    writes the aligned portraits instead of full frames: the largest face under the picture's name, the others with -2,
+    -3, ... A picture without a face is copied as it is or skipped. `landmarks` is a faces.json whose faces are taken
+    instead of looking for them. `sheet` is a PNG of before/after strips. `settings` are Stylizer's, for the styles
+    given as text.
+
+    Yields one `done`, `skipped` or `failed` event per picture between `plan` and `summary`; one bad picture stops
+    nothing. Raises UsageError, before any work, for what cannot be asked.
+    """
+    started_s = time.monotonic()
+    if no_face not in NO_FACE:
+        raise UsageError(f"--no-face is copy or skip, not '{no_face}'.")
+    if not styles:
+        raise UsageError("No style given: --style toon:7, for example. 'dsg styles' lists them.")
+    for style in styles:
+        if isinstance(style, str):
+            zoo.find_style(parse_style(style).name)
+    folder = output_folder(output)
+    sources = [_with_writable_suffix(source) for source in expand_inputs(inputs, exclude=folder)]
+    outputs = plan_outputs(output, sources, [label_of(style) for style in styles])
+    tasks = [_Task(*pair) for pair in zip(sources, outputs, strict=True)]
+
+    ranks = Ranks(folder or Path(), cpu=str(settings.get("device")) == "cpu")
+    tally = Counter()
+
+    def work() -> Iterator[Event]:
+        todo = []
+        for task in ranks.share(tasks):
+            task.wanted = [not (skip_existing and is_complete(path)) for path in task.outputs]
+            if problem := _problem(task.source):
+                yield task.event("failed", problem)
+            elif not any(task.wanted):
+                yield task.event("skipped", "already there")
+            else:
+                todo.append(task)
+        if dry_run:
+            for task in todo:
+                yield task.event("note", f"would become {', '.join(map(str, task.wanted_outputs))}")
+        elif todo:
+            stylizers = load_stylizers(styles, **settings)
+            for stylizer in stylizers:
+                yield Event("note", VERB, message=stylizer.description)
+            known = {}
+            sheets = _Sheets(ranks.own(Path(sheet)), stylizers) if sheet else None
+            yield from _Line(stylizers, crop=crop, no_face=no_face, known_faces=known, sheets=sheets).run(todo)
+
+    if ranks.speaks:
+        yield Event("plan", VERB, total=len(tasks), data={"styles": [str(style) for style in styles]})
+    for event in ranks.gather(work):
+        tally[event.kind] += 1
+        tally["faces"] += event.data.get("faces", 0)
+        yield event
+    if ranks.speaks:
+        yield _summary(tally, time.monotonic() - started_s, dry_run)
+
+
+def load_stylizers(styles: Sequence[str | Stylizer], **settings: Any) -> list[Stylizer]:
+    """The styles, ready; those given as text share the detector, a style's networks and a base's encoder."""
+    stylizers: list[Stylizer] = []
+    for style in styles:
+        ready = isinstance(style, Stylizer)
+        stylizers.append(style if ready else Stylizer(style, **settings, like=stylizers))
+    return stylizers
+
+
+def label_of(style: str | Stylizer) -> tuple[str, str | None]:
+    """A style's name and ID as file names show them: ("toon", "7"), ("anime", "42*0.7+17*0.3"), ("toon", None)."""
+    request = style.request if isinstance(style, Stylizer) else parse_style(style)
+    stems = [(PurePath(one).stem if PurePath(one).suffix else one, w) for one, w in request.parts if one is not None]
+    blended = "+".join(f"{PurePath(stem).name}*{weight:g}" if request.is_blend else stem for stem, weight in stems)
+    return PurePath(request.name).name, blended or None
+
+
+@dataclass
+class _Task:
+    """One picture on its way: what it is to become, then what was found in it. Ends as one event."""
+
+    source: Source
+    outputs: list[Path]  # one per style
+    wanted: list[bool] = field(default_factory=list)  # of the outputs; the others are there already
+    left: int = 0  # outputs that are still to end, one way or the other
+    picture: Picture | None = None
+    faces: list[Face] = field(default_factory=list)
+    codes: dict[int, Tensor] = field(default_factory=dict)  # by encoder: (faces, rows, dim), W+
+    ended: dict[int, _Outcome] = field(default_factory=dict)  # by style
+
+    @property
+    def wanted_outputs(self) -> list[Path]:
+        return [path for path, wanted in zip(self.outputs, self.wanted, strict=True) if wanted]
+
+    def event(self, kind: Kind, message: str | None = None, outputs: Sequence[Path] = ()) -> Event:
+        paths = [str(path) for path in outputs]
+        data = {"faces": len(self.faces), "outputs": paths} if kind == "done" else {}
+        output = paths[0] if paths else None
+        return Event(kind, VERB, source=str(self.source.path), output=output, message=message, data=data)
+
+    def failed(self, error: Exception) -> Event:
+        log.debug("%s failed", self.source.path, exc_info=error)
+        known = isinstance(error, DualStyleGANError)
+        return self.event("failed", str(error) if known else f"{type(error).__name__}: {error}")
+
+    def forget(self) -> None:
+        """Let go of the pixels: the list of tasks outlives each of them."""
+        self.picture = None
+        self.codes.clear()
+        self.ended.clear()
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What one style made of one picture: files, and before and after, small, where a sheet wants them."""
+
+    outputs: list[Path]
+    before: np.ndarray | None = None
+    after: np.ndarray | None = None
+
+
+_Outcome = _Written | Exception
+
+
+class _Line:
+    """The assembly line: read, find, encode, render, paste, write. Bounded by BUDGET_BYTES at each stage."""
+
+    def __init__(
+        self,
+        stylizers: Sequence[Stylizer],
+        *,
+        crop: bool,
+        no_face: str,
+        known_faces: Mapping[Path, list[Face]],
+        sheets: _Sheets | None,
+    ):
+        self.stylizers = stylizers
+        self.canvas = _Portraits if crop else _FullFrame
+        self.no_face = "skip" if crop else no_face
+        self.known_faces = known_faces
+        self.sheets = sheets
+        self.waiting: list[_Task] = []  # pictures whose faces do not fill a batch yet
+        self.warned_of_size = False
+        self.writer: WriteBehind[tuple[_Task, int], _Written]
+
+    def run(self, tasks: Iterable[_Task]) -> Iterator[Event]:
+        with WriteBehind() as self.writer:
+            with closing(read_ahead(tasks, _read, nbytes=_nbytes)) as pictures:
+                for task, picture in pictures:
+                    yield from self._take_in(task, picture)
+                    if self._is_full():
+                        yield from self._restyle_waiting()
+                    yield from self._end(self.writer.finished())
+            yield from self._restyle_waiting()
+            yield from self._end(self.writer.drain())
+        if self.sheets:
+            yield from self.sheets.close()
+
+    def _take_in(self, task: _Task, picture: Picture | Exception) -> Iterator[Event]:
+        try:
+            if isinstance(picture, Exception):
+                raise picture
+            task.picture = picture
+            task.faces = self._faces(task)
+        except Exception as error:
+            yield task.failed(error)
+            return task.forget()
+        if task.faces:
+            task.left = sum(task.wanted)
+            self.waiting.append(task)
+            return (yield from self._warn_of_size(task))
+        if self.no_face == "skip":
+            yield task.event("skipped", "no face found")
+            return task.forget()
+        task.left = 1
+        self.writer.submit((task, 0), lambda: _copy(task), nbytes=_nbytes(picture))
+
+    def _faces(self, task: _Task) -> list[Face]:
+        first = self.stylizers[0]
+        known = self.known_faces.get(task.source.path)
+        return first.find([task.picture.pixels])[0] if known is None else first.choose(known)
+
+    def _warn_of_size(self, task: _Task) -> Iterator[Event]:
+        lines = (stylizer.warning_about(face) for stylizer in self.stylizers for face in reversed(task.faces))
+        line = None if self.warned_of_size else next(filter(None, lines), None)
+        if line:
+            self.warned_of_size = True  # once: in a folder of large portraits it is true of each
+            yield Event("warning", VERB, source=str(task.source.path), message=line)
+
+    def _is_full(self) -> bool:
+        faces = sum(len(task.faces) for task in self.waiting)
+        held = sum(_nbytes(task.picture) for task in self.waiting)
+        return faces >= max(stylizer.batch for stylizer in self.stylizers) or held > BUDGET_BYTES
+
+    def _restyle_waiting(self) -> Iterator[Event]:
+        tasks, self.waiting = self.waiting, []
+        batches = [stylizer.batch for stylizer in self.stylizers]
+        failures = [
+            ((task, number), error)
+            for task, error in _together_or_alone(self._encode, tasks)
+            for number in range(sum(task.wanted))
+        ]
+        for number, stylizer in enumerate(self.stylizers):
+            some = [task for task in tasks if task.codes and task.wanted[number]]
+            restyle = partial(self._restyle, stylizer, number)
+            failures += [((task, number), error) for task, error in _together_or_alone(restyle, some)]
+        for stylizer, batch in zip(self.stylizers, batches, strict=True):
+            if stylizer.batch < batch:
+                yield Event("warning", VERB, message=f"Memory ran out: now {stylizer.batch} at a time.")
+        yield from self._end(failures)
+
+    def _encode(self, tasks: Sequence[_Task]) -> None:
+        """The faces' own codes, once for all styles that share an encoder."""
+        for stylizer in {id(one.encoder): one for one in self.stylizers}.values():
+            sharing = [one for one in self.stylizers if one.encoder is stylizer.encoder]
+            rows = sorted(set().union(*(one.rows_needed for one in sharing)))
+            crops = torch.cat([stylizer.crop(task.picture.pixels, task.faces) for task in tasks])
+            codes = stylizer.encode(crops, rows).split([len(task.faces) for task in tasks])
+            for task, own in zip(tasks, codes, strict=True):
+                task.codes[id(stylizer.encoder)] = own
+
+    def _restyle(self, stylizer: Stylizer, number: int, tasks: Sequence[_Task]) -> None:
+        canvases = [self.canvas(stylizer, task, task.outputs[number]) for task in tasks]
+        places = [(canvas, face) for canvas, task in zip(canvases, tasks, strict=True) for face in task.faces]
+        codes = torch.cat([task.codes[id(stylizer.encoder)] for task in tasks])
+        done = 0
+        while done < len(places):
+            portraits = stylizer.render(codes[done : done + stylizer.batch])
+            for (canvas, face), portrait in zip(places[done:], portraits, strict=False):
+                canvas.add(portrait, face)
+            done += len(portraits)
+        for task, canvas in zip(tasks, canvases, strict=True):
+            finish = partial(canvas.finish, with_strip=self.sheets is not None)
+            self.writer.submit((task, number), finish, nbytes=canvas.nbytes)
+
+    def _end(self, outcomes: Iterable[tuple[tuple[_Task, int], _Outcome]]) -> Iterator[Event]:
+        for (task, number), outcome in outcomes:
+            task.ended[number] = outcome
+            task.left -= 1
+            if task.left:
+                continue
+            errors = [one for one in task.ended.values() if isinstance(one, Exception)]
+            if errors:
+                yield task.failed(errors[0])
+            else:
+                outputs = [path for number in sorted(task.ended) for path in task.ended[number].outputs]
+                yield task.event("done", None if task.faces else "no face found, copied", outputs)
+                if self.sheets and task.faces:
+                    yield from self.sheets.add(task)
+            task.forget()
+
+
+class _FullFrame:
+    """The picture with its faces replaced one by one."""
+
+    def __init__(self, stylizer: Stylizer, task: _Task, output: Path):
+        self.stylizer, self.picture, self.output = stylizer, task.picture, output
+        self.frame = task.picture.pixels
+        self.waiting: list[tuple[Tensor, Face]] = []
+
+    @property
+    def nbytes(self) -> int:
+        return self.frame.nbytes + sum(4 * portrait.numel() for portrait, _ in self.waiting)
+
+    def add(self, portrait: Tensor, face: Face) -> None:
+        self.waiting.append((portrait, face))
+        if len(self.waiting) > self.stylizer.batch:  # a crowd: do not hold all its portraits until the end
+            self._paste()
+
+    def finish(self, with_strip: bool) -> _Written:
+        self._paste()
+        write_picture(self.output, self.frame, like=self.picture)
+        if not with_strip:
+            return _Written([self.output])
+        return _Written([self.output], _small(self.picture.pixels), _small(self.frame))
+
+    def _paste(self) -> None:
+        for portrait, face in self.waiting:
+            self.frame = self.stylizer.paste(self.frame, portrait, face)
+        self.waiting = []
+
+
+class _Portraits:
+    """The aligned portraits by themselves: NAME.jpg for the largest face, NAME-2.jpg, ... for the others."""
+
+    def __init__(self, stylizer: Stylizer, task: _Task, output: Path):
+        self.stylizer, self.picture, self.output = stylizer, task.picture, output
+        self.left = len(task.faces)
+        self.waiting: list[tuple[Path, np.ndarray]] = []
+        self.outputs: list[Path] = []
+        self.largest = task.faces[-1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.picture.pixels.nbytes + sum(pixels.nbytes for _, pixels in self.waiting)
+
+    def add(self, portrait: Tensor, face: Face) -> None:
+        stem = self.output.stem if self.left == 1 else f"{self.output.stem}-{self.left}"
+        self.left -= 1
+        self.waiting.append((self.output.with_name(stem + self.output.suffix), from_tensor(portrait)))
+        if len(self.waiting) > self.stylizer.batch:
+            self._write()
+
+    def finish(self, with_strip: bool) -> _Written:
+        after = self.waiting[-1][1]
+        self._write()
+        outputs = self.outputs[::-1]
+        if not with_strip:
+            return _Written(outputs)
+        before = crop_face(self.picture.pixels, self.largest.crop_from_photo, STRIP_PX)
+        return _Written(outputs, from_tensor(before), _small(after))
+
+    def _write(self) -> None:
+        # The largest face comes last, so the file that --skip-existing looks for is there only when all are.
+        for path, pixels in self.waiting:
+            write_picture(path, pixels, like=self.picture)
+            self.outputs.append(path)
+        self.waiting = []
+
+
+class _Sheets:
+    """Before/after strips, a page of STRIPS_PER_SHEET pictures at a time: sheet.png, sheet-2.png, ..."""
+
+    def __init__(self, path: Path, stylizers: Sequence[Stylizer]):
+        self.path, self.pages = path, 0
+        self.labels = ["photo", *(stylizer.title for stylizer in stylizers)]
+        self.rows: list[list[np.ndarray | None]] = []
+        self.names: list[str] = []
+
+    def add(self, task: _Task) -> Iterator[Event]:
+        results = [task.ended.get(number) for number in range(len(self.labels) - 1)]
+        before = next(result.before for result in results if result)
+        self.rows.append([before, *(result and result.after for result in results)])
+        self.names.append(task.source.relative.name)
+        if len(self.rows) == STRIPS_PER_SHEET:
+            yield from self.close()
+
+    def close(self) -> Iterator[Event]:
+        if not self.rows:
+            return
+        self.pages += 1
+        path = self.path if self.pages == 1 else self.path.with_stem(f"{self.path.stem}-{self.pages}")
+        write_picture(path, strip(*self.rows, labels=self.labels, row_labels=self.names, height_px=STRIP_PX))
+        self.rows, self.names = [], []
+        yield Event("note", VERB, output=str(path), message=f"Before and after: {path}")
+
+
+def _together_or_alone(
+    step: Callable[[Sequence[_Task]], None], tasks: Sequence[_Task]
+) -> list[tuple[_Task, Exception]]:
+    """Run a step on all tasks at once; if that fails, on each by itself, so that a failure stays its picture's own."""
+    try:
+        if tasks:
+            step(tasks)
+    except Exception as error:
+        if len(tasks) == 1:
+            return [(tasks[0], error)]
+    else:
+        return []
+    return [failure for task in tasks for failure in _together_or_alone(step, [task])]
+
+
+def _read(task: _Task) -> Picture:
+    return read_picture(task.source.path)
+
+
+def _copy(task: _Task) -> _Written:
+    for output in task.wanted_outputs:
+        if output.suffix.lower() != task.source.path.suffix.lower():
+            write_picture(output, task.picture)
+            continue
+        with atomic_output(output) as temporary:
+            shutil.copyfile(task.source.path, temporary)
+    return _Written(task.wanted_outputs)
+
+
+def _with_writable_suffix(source: Source) -> Source:
+    """Results become PNG where the source's suffix is no picture's, or GIF, which has but 256 colours."""
+    if source.kind == "film" or (source.kind == "picture" and source.path.suffix.lower() != ".gif"):
+        return source
+    return replace(source, relative=source.relative.with_suffix(".png"))
+
+
+def _problem(source: Source) -> str | None:
+    """Why a source cannot even be tried."""
+    if source.problem:
+        return source.problem
+    return "films are not supported yet" if source.kind == "film" else None
+
+
+def _nbytes(picture: Picture) -> int:
+    return picture.pixels.nbytes
+
+
+def _small(pixels: np.ndarray) -> np.ndarray:
+    image = Image.fromarray(pixels)
+    width_px = max(1, round(image.width * STRIP_PX / image.height))
+    return np.asarray(image.resize((width_px, STRIP_PX), Image.Resampling.LANCZOS, reducing_gap=2))
+
+
+def _summary(tally: Mapping[str, int], seconds: float, dry_run: bool) -> Event:
+    """The last event: its counts are of pictures, but for `faces`."""
+    counts = {kind: tally[kind] for kind in ("done", "skipped", "failed", "faces")}
+    message = f"{counts['done']} done ({counts['faces']} faces), {counts['skipped']} skipped, {counts['failed']} failed"
+    if dry_run:
+        message = f"dry run: {tally['note']} pictures to do, {counts['skipped']} skipped; nothing was written"
+    return Event("summary", VERB, message=message, data={**counts, "seconds": round(seconds, 2), "dry_run": dry_run})

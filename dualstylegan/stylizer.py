@@ -1,0 +1,410 @@
+"""A style, ready to be put on faces: find them, crop, encode, render, paste back. Films smooth between these steps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dualstylegan import zoo
+from dualstylegan.bundle import Style, load_style, read_header
+from dualstylegan.codes import (
+    STRUCTURE_ROWS,
+    ExtrinsicCode,
+    StylePart,
+    StyleRequest,
+    extrinsic_code,
+    fit_weights,
+    parse_style,
+    row_weights,
+)
+from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError, did_you_mean
+from dualstylegan.faces.crop import crop_face, paste_face
+from dualstylegan.faces.face import Face
+from dualstylegan.faces.find import Detector, make_detector
+from dualstylegan.media.images import Picture, as_picture, read_picture
+
+STRUCTURE, COLOR, TRUNCATION = (
+    0.75,
+    1.0,
+    0.75,
+)  # the paper's, where neither the user nor the style's header says otherwise
+FACES = ("all", "largest")
+MASKS = ("face", "head", "crop")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+AnyPicture = Image.Image | np.ndarray
+
+
+class Stylizer:
+    """`Stylizer("toon:7")(photo)` is the photo with every face in the style of exemplar 7.
+
+    Between the steps stand plain values: frames uint8 (H, W, 3) RGB; faces with points in source pixels; crops
+    (N, 3, E, E) and portraits (N, 3, S, S), RGB in [-1, 1], on the CPU; codes (N, rows, dim) in W+. Every step takes
+    any number of faces and works in batches of `batch`, which is halved when memory runs out.
+    """
+
+    def __init__(
+        self,
+        style: str | Style,
+        exemplar: int | str | Tensor | None = None,
+        *,
+        structure: float | None = None,
+        color: float | None = None,
+        weights: Sequence[float] | None = None,
+        truncation: float | None = None,
+        preserve_color: bool = False,
+        wplus: bool = False,
+        mask: str | None = None,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        detector: str | Detector = "auto",
+        min_face: float | None = None,
+        faces: str = "all",
+        batch: int | None = None,
+        like: Sequence[Stylizer] = (),
+        **download: Any,
+    ):
+        """`style` is NAME:ID, a blend (`anime:42*0.7+anime:17*0.3`), NAME:PICTURE, or NAME or a loaded Style with
+        `exemplar`: an index, a name, a picture's path or a code (rows, dim) in Z+. None means the style's own default throughout.
+
+        `weights` (one per row; 18 fit every smaller model) goes before `structure` and `color`, and these before the
+        style's header. `truncation` scales the face's own W+ code towards zero. `wplus` encodes faces straight into W+.
+        Those of `like` lend their networks and detector where they fit; the networks of a Style given move to `device`.
+        `download` is `offline`, `notify` and `progress` of `load_style`. Raises UsageError for settings, styles and
+        exemplars that do not exist, and whatever `load_style` raises.
+        """
+        _check_one_of("faces", faces, FACES)
+        self.device = pick_device(device)
+        self.dtype = pick_precision(precision, self.device)
+        self.faces = faces
+        self.preserve_color = preserve_color
+
+        self.request = parse_style(style) if isinstance(style, str) else StyleRequest(style.name, (StylePart(None, 1.0),))
+        if exemplar is not None and not isinstance(exemplar, Tensor):
+            self.request = StyleRequest(self.request.name, (StylePart(str(exemplar), 1.0),))
+        self.style = _load(self.request.name, wplus, like, download) if isinstance(style, str) else style
+        header = self.style.header
+        self.weights = choose_weights(header["rows"], header.get("weights"), structure, color, weights)
+        self.truncation = _first(truncation, header.get("truncation"), TRUNCATION)
+        self.mask = _first(mask, header.get("mask"), "face")
+        _check_one_of("mask", self.mask, MASKS)
+
+        self.model = self.style.model.to(self.device)
+        self.encoder = self._choose_encoder(wplus).to(self.device)
+        self.batch = batch or default_batch(self.size, self.device)
+        self.detector = detector
+        if isinstance(detector, str):
+            self.detector = like[0].detector if like else make_detector(detector, self.device, min_face=min_face)
+        self.exemplar, self.extrinsic = self._read_exemplar(exemplar)
+        with torch.no_grad():  # a style that stays the same is computed once
+            self._prepared = None if preserve_color else self.model.prepare(self.extrinsic, self.weights, "w+")
+
+    @property
+    def name(self) -> str:
+        return self.style.name
+
+    @property
+    def title(self) -> str:
+        """Short, for the head of a column: `toon:7`."""
+        return f"{self.name}:{self.exemplar.partition(' ')[0]}" if len(self.request.parts) == 1 else self.request.slug
+
+    @property
+    def description(self) -> str:
+        """One line: which exemplar (NAME alone has one of its own), how large, computed where and how."""
+        default = " by default" if self.request.parts[0].exemplar is None else ""
+        where = f"{self.device.type} in {str(self.dtype).removeprefix('torch.')}"
+        return f"{self.name}: exemplar {self.exemplar}{default}, {self.size} px, on {where}"
+
+    @property
+    def size(self) -> int:
+        """The side of a portrait, px."""
+        return self.model.size
+
+    @property
+    def crop_size(self) -> int:
+        """The side of a crop for `encode`, px."""
+        return self.encoder.input_size
+
+    @property
+    def rows_needed(self) -> tuple[int, ...]:
+        """The rows of a face's code that reach the picture: a colour row of weight 1 is all exemplar."""
+        return tuple(
+            row for row, weight in enumerate(self.weights) if row < STRUCTURE_ROWS or weight != 1 or self.preserve_color
+        )
+
+    def __call__(self, pictures: AnyPicture | Sequence[AnyPicture]) -> AnyPicture | list[AnyPicture]:
+        """One picture or several, PIL images or uint8 (H, W, 3) RGB arrays; the same kinds come back, restyled.
+
+        A picture without a face comes back unchanged. PIL images come back upright, with their transparency.
+        """
+        if not isinstance(pictures, list | tuple):
+            return self([pictures])[0]
+        sources = [as_picture(picture) for picture in pictures]
+        frames = [source.pixels for source in sources]
+        found = self.find(frames)
+        everyone = [(frame, face) for frame, faces in zip(frames, found, strict=True) for face in faces]
+        for _, face in everyone:
+            if warning := self.warning_about(face):
+                warnings.warn(warning, stacklevel=2)
+        if not everyone:
+            return [_same_kind(s.pixels, s, given) for s, given in zip(sources, pictures, strict=True)]
+
+        crops = torch.cat([self.crop(frame, [face]) for frame, face in everyone])
+        portraits = iter(self.render(self.encode(crops)))
+        styled = []
+        for source, given, faces in zip(sources, pictures, found, strict=True):
+            frame = source.pixels
+            for face in faces:
+                frame = self.paste(frame, next(portraits), face)
+            styled.append(_same_kind(frame, source, given))
+        return styled
+
+    def find(self, pictures: Sequence[np.ndarray]) -> list[list[Face]]:
+        """The faces of each picture, uint8 (H, W, 3) RGB, the largest last: it is nearest, and pasted last."""
+        return [self.choose(faces) for faces in self.detector.find(list(pictures))]
+
+    def choose(self, faces: Sequence[Face]) -> list[Face]:
+        """Those of a picture's faces that are to be restyled, from the smallest to the largest."""
+        ordered = sorted(faces, key=_area)
+        return ordered[-1:] if self.faces == "largest" else ordered
+
+    def crop(self, picture: np.ndarray, faces: Sequence[Face]) -> Tensor:
+        """The aligned crops (N, 3, E, E) of a picture's faces, at the encoder's input size."""
+        size = self.crop_size
+        if not faces:
+            return torch.empty(0, 3, size, size)
+        return torch.stack([crop_face(picture, face.crop_from_photo, size) for face in faces])
+
+    def encode(self, crops: Tensor, rows: Sequence[int] | None = None) -> Tensor:
+        """Crops (N, 3, E, E) to the faces' own codes (N, rows, dim) in W+, not truncated, float32 on `device`.
+
+        Only `rows` (those needed, unless told) are computed; the others hold nothing of use.
+        """
+        wanted = self.rows_needed if rows is None else tuple(rows)
+
+        def encode(batch: Tensor) -> Tensor:
+            with self._computing():
+                codes = self.encoder(batch.to(self.device), rows=wanted).float()
+            return codes if self.encoder.space == "w+" else self.model.generator.mapping(codes)
+
+        return self._in_batches(encode, crops, (self.model.rows, self.model.style_dim))
+
+    def render(self, codes: Tensor) -> Tensor:
+        """Codes (N, rows, dim) in W+ to portraits (N, 3, S, S), clamped to [-1, 1], float32 on the CPU."""
+
+        def render(batch: Tensor) -> Tensor:
+            batch = batch.to(self.device)
+            with self._computing():
+                style = self._prepared or self.model.prepare(self._with_colors_of(batch), self.weights, "w+")
+                images = self.model(batch, style, truncation=self.truncation, intrinsic_space="w+")
+            return images.float().clamp_(-1, 1).cpu()
+
+        return self._in_batches(render, codes, (3, self.size, self.size))
+
+    def paste(self, frame: np.ndarray, crop: Tensor, face: Face, opacity: float = 1.0) -> np.ndarray:
+        """The frame with one portrait (3, S, S) in the face's place, through the mask; `frame` stays."""
+        return paste_face(frame, crop, face, mask=self.mask, opacity=opacity)
+
+    def warning_about(self, face: Face) -> str | None:
+        """One line where a face is so large that the portrait will look soft in its place."""
+        side_px = crop_side_px(face)
+        if side_px <= 2 * self.size:
+            return None
+        return f"A face's crop is {side_px:.0f} px wide, the style draws {self.size}: it will look soft."
+
+    def _choose_encoder(self, wplus: bool) -> nn.Module:
+        encoder = self.style.encoder_wplus if wplus else self.style.encoder
+        if encoder is None:
+            raise UsageError(
+                f"The style {self.name} has no W+ encoder: leave out wplus."
+                if wplus
+                else f"The style {self.name} has no encoder, so it cannot be put on photos."
+            )
+        return encoder
+
+    @torch.no_grad()
+    def _read_exemplar(self, exemplar: int | str | Tensor | None) -> tuple[str, Tensor]:
+        """What the exemplar is called, and its code (1, rows, dim) in W+."""
+        generator = self.model.generator
+        if isinstance(exemplar, Tensor):
+            found = ExtrinsicCode(exemplar, "z+", "a code")
+        else:
+            found = extrinsic_code(
+                self.request,
+                self.style.bank,
+                mapping=lambda code: generator.mapping(code.to(self.device)),
+                encode=self._encode_portrait,
+                default=_first(self.style.header.get("default_exemplar"), 0),
+            )
+        return found.label, generator.to_w_plus(found.code.to(self.device)[None], found.space)
+
+    def _encode_portrait(self, path: Path) -> Tensor:
+        """The extrinsic code (rows, dim) in Z+ of the largest face in a picture that is no exemplar of the style."""
+        encoder = self.style.encoder
+        if encoder is None or encoder.space != "z+":
+            raise UsageError(f"'{path}' cannot be an exemplar: the style {self.name} has no Z+ encoder.")
+        pixels = read_picture(path).pixels
+        faces = self.detector.find([pixels])[0]
+        if not faces:
+            raise NoFaceError(f"{path}: no face found. An exemplar is a portrait; try a larger or more frontal one.")
+        crop = crop_face(pixels, max(faces, key=_area).crop_from_photo, encoder.input_size)
+        return encoder.to(self.device)(crop[None].to(self.device))[0]
+
+    def _with_colors_of(self, codes: Tensor) -> Tensor:
+        """The exemplar's code with each face's own colour rows: (N, rows, dim), W+."""
+        mixed = self.extrinsic.repeat(len(codes), 1, 1)
+        mixed[:, STRUCTURE_ROWS:] = codes[:, STRUCTURE_ROWS:]
+        return mixed
+
+    def _computing(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    @torch.no_grad()
+    def _in_batches(self, compute: Callable[[Tensor], Tensor], items: Tensor, empty: tuple[int, ...]) -> Tensor:
+        results, done = [], 0
+        while done < len(items):
+            result = self._attempt(compute, items[done : done + self.batch])
+            if result is None:
+                self.batch //= 2
+            else:
+                results.append(result)
+                done += len(result)
+        return torch.cat(results) if results else torch.empty(0, *empty)
+
+    def _attempt(self, compute: Callable[[Tensor], Tensor], items: Tensor) -> Tensor | None:
+        """The result, or None when memory ran out and fewer at once may fit."""
+        try:
+            return compute(items)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if self.batch == 1:
+                raise DualStyleGANError(
+                    f"Not enough memory on {self.device} for one face at {self.size} px. "
+                    "Close other programs, or try --device cpu or a smaller style."
+                ) from error
+        # Past the handler, so that the traceback no longer holds the tensors that filled the memory.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+
+def _load(name: str, wplus: bool, like: Sequence[Stylizer], download: Mapping[str, Any]) -> Style:
+    """A style's networks. What one of `like` has read already, the style itself or its base's encoders, is shared."""
+    for other in like:
+        if other.request.name == name:
+            return other.style
+    folder = zoo.find_style(name)
+    base = read_header(folder)["base"]["sha256"] if folder else None
+    same_base = next((other.style for other in like if other.style.header["base"]["sha256"] == base), None)
+    style = load_style(name, encoder=same_base is None, wplus=wplus, **download)
+    if same_base:
+        style.encoder, style.encoder_wplus = same_base.encoder, same_base.encoder_wplus
+    return style
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """`auto` is CUDA, else MPS, else the CPU. Raises UsageError for a device torch does not know or have."""
+    if str(device) != "auto":
+        try:
+            chosen = torch.device(device)
+            torch.empty(0, device=chosen)
+        except (RuntimeError, AssertionError):  # torch built without CUDA asserts
+            raise UsageError(f"There is no device '{device}' here. Try auto or cpu.") from None
+        return chosen
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def pick_precision(precision: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the processor multiplies it faster than float32, else float32."""
+    names = {"fp32": "float32", "bf16": "bfloat16"}
+    precision = names.get(precision, precision)
+    _check_one_of("precision", precision, ("auto", *PRECISIONS))
+    if precision != "auto":
+        return PRECISIONS[precision]
+    return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    # torch has no public question for these two processor features.
+    return any(
+        getattr(torch.cpu, ask, lambda: False)() for ask in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+
+
+def default_batch(size: int, device: torch.device) -> int:
+    """How many portraits of `size` px at a time: on a CPU more only cost memory, about 0.8 GB each at 1024 px."""
+    pixels = size * size
+    return max(1, min(8, 2**20 // pixels)) if device.type == "cpu" else max(4, min(32, 2**24 // pixels))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "DefaultCPUAllocator" in text
+        or "out of memory" in text
+    )
+
+
+def choose_weights(
+    rows: int,
+    header: Sequence[float] | None,
+    structure: float | None,
+    color: float | None,
+    weights: Sequence[float] | None,
+) -> tuple[float, ...]:
+    """One weight per row: `weights`, else `structure` and `color`, else the style's own, else the paper's.
+
+    Raises UsageError for a list of another length than `rows` or 18, and for what is no number.
+    """
+    if weights is not None:
+        chosen = tuple(float(weight) for weight in weights)
+        chosen = chosen if len(chosen) == rows else fit_weights(chosen, rows)
+    else:
+        own = fit_weights(header, rows) if header else row_weights(rows, STRUCTURE, COLOR)
+        chosen = tuple(float(_first(structure if row < STRUCTURE_ROWS else color, own[row])) for row in range(rows))
+    if not all(np.isfinite(weight) for weight in chosen):
+        raise UsageError("Weights are numbers, 0 (none of the style) to 1 (all of it).")
+    return chosen
+
+
+def crop_side_px(face: Face) -> float:
+    """The side of a face's crop in the photo, px: `crop_from_photo` shrinks it to 1."""
+    return 1 / float(np.sqrt(abs(np.linalg.det(face.crop_from_photo[:2, :2]))))
+
+
+def _area(face: Face) -> float:
+    left, top, right, bottom = face.box
+    return float((right - left) * (bottom - top))
+
+
+def _first(*values):
+    return next((value for value in values if value is not None), None)
+
+
+def _check_one_of(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UsageError(f"No {what} '{value}'.{did_you_mean(str(value), known)} There are {', '.join(known)}.")
+
+
+def _same_kind(frame: np.ndarray, source: Picture, given: AnyPicture) -> AnyPicture:
+    if isinstance(given, np.ndarray):
+        return frame
+    image = Image.fromarray(frame)
+    if source.alpha is not None:
+        image.putalpha(Image.fromarray(source.alpha))
+    return image

@@ -1,0 +1,372 @@
+"""`dsg stylize`: a folder of pictures in, the same tree out; one bad file stops nothing; whole outputs or none."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_style import SIZE, DrawnFaces, drawn_photo, tiny_style
+
+from dsgcli.main import main
+from dualstylegan import stylizer as stylizer_module
+from dualstylegan.errors import UsageError
+from dualstylegan.events import Event
+from dualstylegan.stylize import Stylizer, stylize_pictures
+
+TWO_FACES = ((90, 120, 36), (230, 110, 48))
+
+
+@pytest.fixture(scope="module")
+def style(tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("styles")
+    tiny_style(folder, "other")
+    return str(tiny_style(folder))
+
+
+@pytest.fixture(autouse=True)
+def drawn_faces(monkeypatch, tmp_path) -> DrawnFaces:
+    """Every test runs in an empty folder of its own, where faces are found as they were drawn."""
+    detector = DrawnFaces()
+    monkeypatch.setattr(stylizer_module, "make_detector", lambda *args, **kwargs: detector)
+    monkeypatch.chdir(tmp_path)
+    return detector
+
+
+def save(path: str | Path, pixels: np.ndarray | None = None, **options) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(drawn_photo() if pixels is None else pixels).save(path, **options)
+    return path
+
+
+def run(inputs, style, **options) -> list[Event]:
+    inputs = [inputs] if isinstance(inputs, str | Path) else inputs
+    styles = [style] if isinstance(style, str | Stylizer) else style
+    return list(stylize_pictures(inputs, styles, **{"device": "cpu", "precision": "float32", **options}))
+
+
+def by_kind(events: list[Event]) -> dict[str, list[str]]:
+    """Kind -> names of the sources that ended so, in alphabetical order."""
+    kinds = {
+        kind: sorted(Path(e.source).name for e in events if e.kind == kind) for kind in ("done", "skipped", "failed")
+    }
+    return {kind: names for kind, names in kinds.items() if names}
+
+
+def pixels(path: str | Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def files(folder: str | Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+# Output is where one expects it
+
+
+def test_a_folder_comes_out_as_the_same_tree(style):
+    save("in/a.png"), save("in/sub/b.png"), save("in/sub/deeper/c.webp", lossless=True)
+    events = run("in", f"{style}:1")
+    assert files("stylized") == ["a.png", "sub/b.png", "sub/deeper/c.webp"]
+    assert by_kind(events) == {"done": ["a.png", "b.png", "c.webp"]}
+    assert [events[0].kind, events[-1].kind] == ["plan", "summary"] and events[0].total == 3
+    assert events[-1].data["done"] == 3 and events[-1].data["faces"] == 3
+
+
+def test_the_result_is_the_stylizers_picture(style):
+    photo = drawn_photo(faces=TWO_FACES)
+    save("a.png", photo)
+    run("a.png", f"{style}:1")
+    wanted = Stylizer(f"{style}:1", device="cpu", precision="float32")(photo)
+    # batches of another size may differ in the last bit of float32, so by one step of 255 here and there
+    assert np.abs(pixels("stylized/a.png").astype(int) - wanted).max() <= 1
+
+
+def test_several_styles_stand_side_by_side(style):
+    save("in/a.png")
+    other = str(Path(style).with_name("other"))
+    events = run("in", [f"{style}:1", f"{other}:bea.png", f"{style}:0*0.5+{style}:2*0.5"])
+    assert files("stylized") == ["a.other-bea.png", "a.tiny-0x0.5+2x0.5.png", "a.tiny-1.png"]
+    assert len({pixels(path).tobytes() for path in Path("stylized").iterdir()}) == 3
+    assert [len(event.data["outputs"]) for event in events if event.kind == "done"] == [3]
+
+
+def test_a_template_names_the_outputs(style):
+    save("in/sub/a.png")
+    run("in", [f"{style}:0", f"{style}:1"], output="out/{style}/{id}/{parent}/{stem}.{ext}")
+    assert files("out") == ["tiny/0/sub/a.png", "tiny/1/sub/a.png"]
+
+
+def test_crop_writes_the_portraits_the_largest_first(style):
+    save("a.png", drawn_photo(faces=TWO_FACES)), save("sea.png", drawn_photo(faces=()))
+    events = run(["a.png", "sea.png"], f"{style}:1", crop=True)
+    assert files("stylized") == ["a-2.png", "a.png"]
+    assert pixels("stylized/a.png").shape == (SIZE, SIZE, 3)
+    assert by_kind(events) == {"done": ["a.png"], "skipped": ["sea.png"]}
+    largest = run("a.png", f"{style}:1", crop=True, faces="largest", output="one")
+    assert files("one") == ["a.png"] and largest[-1].data["faces"] == 1
+    assert np.abs(pixels("one/a.png").astype(int) - pixels("stylized/a.png")).max() <= 1
+
+
+def test_a_picture_without_a_face_is_copied_as_it_is_or_skipped_and_said(style):
+    save("sea.jpg", drawn_photo(faces=()), quality=40)
+    events = run("sea.jpg", f"{style}:1")
+    assert Path("stylized/sea.jpg").read_bytes() == Path("sea.jpg").read_bytes()
+    assert [e.message for e in events if e.kind == "done"] == ["no face found, copied"]
+    events = run("sea.jpg", f"{style}:1", output="other", no_face="skip")
+    assert not Path("other").exists()
+    assert [e.message for e in events if e.kind == "skipped"] == ["no face found"]
+
+
+def test_a_gif_becomes_a_png(style):
+    save("a.gif")
+    run("a.gif", f"{style}:1")
+    assert files("stylized") == ["a.png"]
+
+
+def test_sources_are_never_overwritten(style):
+    before = save("in/a.png").read_bytes()
+    with pytest.raises(UsageError, match="overwrite"):
+        run("in", f"{style}:1", output="in")
+    assert Path("in/a.png").read_bytes() == before
+
+
+def test_strips_of_before_and_after(style):
+    save("in/a.png"), save("in/b.png", drawn_photo(240, 320))
+    events = run("in", [f"{style}:0", f"{style}:1"], sheet="sheets/strips.png")
+    height, width, _ = pixels("sheets/strips.png").shape
+    assert height > 2 * 256 and width > 2 * 341 + 192
+    assert any(event.output and "strips.png" in event.output for event in events)
+
+
+# Batches survive
+
+
+def test_one_bad_file_stops_nothing(style):
+    save("in/a.png"), save("in/z.png")
+    Path("in/broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    Path("in/empty.png").write_bytes(b"")
+    Path("in/film.mp4").write_bytes(b"film")
+    Path("in/cut.png").write_bytes(save("whole.png").read_bytes()[:2000])
+    events = run(["in", "missing.jpg"], f"{style}:1")
+    failed = ["broken.jpg", "cut.png", "empty.png", "film.mp4", "missing.jpg"]
+    assert by_kind(events) == {"done": ["a.png", "z.png"], "failed": failed}
+    assert files("stylized") == ["a.png", "z.png"]
+    reasons = {Path(e.source).name: e.message for e in events if e.kind == "failed"}
+    assert "films are not supported yet" in reasons["film.mp4"] and "empty" in reasons["empty.png"]
+    assert events[-1].data["failed"] == 5
+
+
+def test_a_failure_in_a_batch_stays_its_own_pictures(style, monkeypatch):
+    for name in "abcd":
+        save(f"in/{name}.png", drawn_photo(seed=ord(name)))
+    stylizer = Stylizer(f"{style}:1", device="cpu", batch=4)
+    crop, poisoned = stylizer.crop, drawn_photo(seed=ord("c"))
+
+    def trip(picture, faces):
+        if np.array_equal(picture, poisoned):
+            raise ValueError("a face this network cannot take")
+        return crop(picture, faces)
+
+    monkeypatch.setattr(stylizer, "crop", trip)
+    events = run("in", stylizer)
+    assert by_kind(events) == {"done": ["a.png", "b.png", "d.png"], "failed": ["c.png"]}
+    assert "cannot take" in next(e.message for e in events if e.kind == "failed")
+
+
+def test_a_disk_that_refuses_fails_the_file_not_the_job(style):
+    save("in/a.png"), save("in/sub/b.png")
+    Path("out").mkdir()
+    Path("out/sub").write_text("a file where a folder must go")
+    events = run("in", f"{style}:1", output="out")
+    assert by_kind(events) == {"done": ["a.png"], "failed": ["b.png"]}
+
+
+def test_faces_are_batched_across_pictures_and_crowds_within_one(style):
+    for i in range(5):
+        save(f"in/{i}.png", drawn_photo(seed=i))
+    crowd = [(40 + 60 * i, 60 + 110 * j, 22) for i in range(5) for j in range(2)]
+    save("in/crowd.png", drawn_photo(320, 240, crowd))
+    stylizer, sizes = Stylizer(f"{style}:1", device="cpu", batch=4), []
+    render = stylizer.render
+    stylizer.render = lambda codes: sizes.append(len(codes)) or render(codes)
+    events = run("in", stylizer)
+    assert events[-1].data["faces"] == 15 and max(sizes) == 4 and len(sizes) <= 5
+
+
+def test_out_of_memory_is_said_and_the_job_goes_on(style):
+    for i in range(4):
+        save(f"in/{i}.png", drawn_photo(seed=i))
+    stylizer = Stylizer(f"{style}:1", device="cpu", batch=4)
+    forward = stylizer.model.forward
+
+    def cramped(intrinsic, *args, **kwargs):
+        if len(intrinsic) > 1:
+            raise MemoryError
+        return forward(intrinsic, *args, **kwargs)
+
+    stylizer.model.forward = cramped
+    events = run("in", stylizer)
+    assert events[-1].data["done"] == 4
+    assert [e.message for e in events if e.kind == "warning" and "emory" in e.message] == [
+        "Memory ran out: now 1 at a time."
+    ]
+
+
+def test_skip_existing_trusts_only_whole_outputs(style, drawn_faces):
+    for name in "abc":
+        save(f"in/{name}.png", drawn_photo(seed=ord(name)))
+    run("in", f"{style}:1")
+    Path("stylized/b.png").write_bytes(Path("stylized/b.png").read_bytes()[:500])
+    Path("stylized/c.png").unlink()
+    kept, drawn_faces.seen = Path("stylized/a.png").stat().st_mtime_ns, 0
+    events = run("in", f"{style}:1", skip_existing=True)
+    assert by_kind(events) == {"done": ["b.png", "c.png"], "skipped": ["a.png"]}
+    assert Path("stylized/a.png").stat().st_mtime_ns == kept and drawn_faces.seen == 2
+
+
+def test_with_several_styles_only_the_missing_ones_are_drawn(style):
+    save("a.png")
+    styles = [f"{style}:0", f"{style}:1"]
+    run("a.png", styles)
+    kept = Path("stylized/a.tiny-0.png").stat().st_mtime_ns
+    Path("stylized/a.tiny-1.png").unlink()
+    events = run("a.png", styles, skip_existing=True)
+    assert files("stylized") == ["a.tiny-0.png", "a.tiny-1.png"]
+    assert Path("stylized/a.tiny-0.png").stat().st_mtime_ns == kept
+    assert [len(e.data["outputs"]) for e in events if e.kind == "done"] == [1]
+
+
+def test_a_dry_run_says_what_would_be_and_writes_nothing(style, drawn_faces):
+    save("in/a.png")
+    events = run(["in", "missing.png"], f"{style}:1", dry_run=True)
+    assert "stylized/a.png" in next(e.message for e in events if e.kind == "note")
+    assert by_kind(events) == {"failed": ["missing.png"]}
+    assert not Path("stylized").exists() and drawn_faces.seen == 0
+
+
+def test_a_dry_run_knows_which_styles_exist(style):
+    save("a.png")
+    with pytest.raises(UsageError):
+        run("a.png", "no-such-style:1", dry_run=True)
+
+
+def test_one_warning_for_large_faces_however_many(style):
+    for i in range(3):
+        save(f"in/{i}.png", drawn_photo(640, 640, faces=((320, 320, 150),)))
+    assert len([e for e in run("in", f"{style}:1") if e.kind == "warning"]) == 1
+
+
+def test_what_cannot_be_asked_is_refused_before_any_work(style):
+    save("a.png")
+    for wrong in ({"no_face": "burn"}, {"mask": "had"}, {"faces": "few"}, {"output": "{nonsense}"}):
+        with pytest.raises(UsageError):
+            run("a.png", f"{style}:1", **wrong)
+    with pytest.raises(UsageError):
+        run("a.png", [])
+    assert not Path("stylized").exists()
+
+
+# The command
+
+
+def test_exit_statuses_of_the_command(style, capsys):
+    save("a.png")
+    assert main(["stylize", "a.png", "--style", f"{style}:1", "--device", "cpu"]) == 0
+    assert main(["stylize", "a.png", "missing.png", "--style", f"{style}:1", "--device", "cpu"]) == 1
+    assert "missing.png" in capsys.readouterr().err
+    assert main(["stylize", "a.png", "--style", f"{style}:99", "--device", "cpu"]) == 2
+    assert main(["stylize", "a.png", "--style", f"{style}:1", "--weights", "1,2"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_json_is_one_event_a_line_in_one_schema(style, capsys):
+    save("a.png")
+    assert main(["stylize", "a.png", "-s", f"{style}:1", "--json", "--device", "cpu"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {tuple(event) for event in events} == {
+        ("event", "verb", "source", "output", "message", "stage", "current", "total", "data")
+    }
+    done = next(event for event in events if event["event"] == "done")
+    assert (done["source"], done["output"]) == ("a.png", "stylized/a.png")
+    assert done["data"] == {"faces": 1, "outputs": ["stylized/a.png"]}
+
+
+def test_names_come_from_stdin(style, monkeypatch, capsys):
+    import io
+
+    save("x/a.png"), save("x/b c.png")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"x/a.png\nx/b c.png\n")))
+    assert main(["stylize", "-", "-s", f"{style}:1", "--device", "cpu"]) == 0
+    assert files("stylized") == ["x/a.png", "x/b c.png"]
+
+
+# In processes of their own
+
+SLOW = """
+import sys, time
+sys.path[:0] = {path!r}
+from tiny_style import DrawnFaces
+from dualstylegan import stylizer
+from dsgcli.main import main
+class Slow(DrawnFaces):
+    def find(self, pictures):
+        time.sleep({nap})
+        return super().find(pictures)
+stylizer.make_detector = lambda *args, **kwargs: Slow()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def script(nap: float = 0.0) -> Path:
+    path = Path("command.py")
+    path.write_text(SLOW.format(path=[str(Path(__file__).parent)], nap=nap))
+    return path
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_it_leaves_whole_files_only(style, number, status):
+    for i in range(40):
+        save(f"in/{i:02}.png", drawn_photo(seed=i))
+    command = [sys.executable, script(nap=0.2), "stylize", "in", "-s", f"{style}:1", "--device", "cpu", "--batch", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline_s = time.monotonic() + 120
+    while not list(Path().glob("stylized/*.png")) and process.poll() is None and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status and "Traceback" not in errors
+    there = list(Path("stylized").iterdir())
+    assert 0 < len(there) < 40
+    for path in there:
+        assert not path.name.startswith(".") and pixels(path).shape == (240, 320, 3)
+
+
+@pytest.mark.skipif(shutil.which("accelerate") is None and not Path(sys.executable).with_name("accelerate").exists(),
+                    reason="accelerate's launcher is not installed")  # fmt: skip
+def test_launched_processes_share_the_list_and_the_first_one_speaks(style):
+    for i in range(7):
+        save(f"in/{i}.png", drawn_photo(seed=i))
+    Path("in/broken.png").write_bytes(b"nothing")  # the first of the list falls to rank 0, the last to rank 1
+    Path("in/aaa.png").write_bytes(b"nothing")
+    launcher = shutil.which("accelerate") or str(Path(sys.executable).with_name("accelerate"))
+    launch = [launcher, "launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+              "--dynamo_backend", "no", "--main_process_port", "0", script()]  # fmt: skip
+    command = [*launch, "stylize", "in", "-s", f"{style}:1", "--device", "cpu", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    events = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    ended = [Path(e["source"]).name for e in events if e["event"] in ("done", "failed")]
+    assert sorted(ended) == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png", "6.png", "aaa.png", "broken.png"]
+    assert [e["event"] for e in events].count("summary") == 1 and events[-1]["data"]["failed"] == 2
+    assert result.returncode == 1
+    assert files("stylized") == [f"{i}.png" for i in range(7)], "the processes' messages are cleared away"
