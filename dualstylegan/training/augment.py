@@ -70,9 +70,9 @@ def augment(images: Tensor, p: float, generator: torch.Generator | None = None) 
     """
     if p <= 0:
         return images
-    chance = _Chance(len(images), p, generator)
-    geometry, colour = _geometry(chance, images.shape[-1]), _colour(chance)
-    with torch.autocast(images.device.type, enabled=False):
+    with torch.autocast(images.device.type, enabled=False):  # bf16 has three digits: too few for a pixel's place
+        chance = _Chance(len(images), p, generator)
+        geometry, colour = _geometry(chance, images.shape[-1]), _colour(chance)
         return _recolour(_warp(images.float(), geometry), colour.to(images.device))
 
 

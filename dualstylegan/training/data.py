@@ -39,7 +39,7 @@ MEMORY_BYTES = 2 * 1024**3  # crops up to this much are kept in memory
 
 @dataclass(frozen=True)
 class PreparedPortraits:
-    """What a run trains on. Names are paths relative to the folder of portraits; sorted, they are the exemplars' IDs."""
+    """What a run trains on. A name is a path relative to the folder of portraits; its rank among them is its ID."""
 
     training: tuple[Portrait, ...]
     held_out: tuple[Portrait, ...]
@@ -173,11 +173,11 @@ def _no_portraits(data: Data, why: str) -> str:
 
 
 def _too_few(data: Data, count: int, left_out: Mapping[str, str]) -> str:
-    example = next(iter(left_out.items()), None)
-    why = f", {len(left_out)} were left out ({example[0]}: {example[1]})" if example else ""
+    example = next(iter(left_out.values()), "")
+    why = f" {len(left_out)} left out, the first: {example}" if example else ""
     return (
-        f"{data.folder}: {count} usable portraits, fewer than the recipe's data.min_images = {data.min_images}{why}. "
-        f"Add portraits, or set data.min_images if you mean it."
+        f"{data.folder}: {count} usable portraits, fewer than the recipe's data.min_images = {data.min_images}; "
+        f"add portraits, or set it if you mean it.{why}"
     )
 
 
@@ -246,10 +246,8 @@ class _Aligner:
 
         if self.data.alignment == "template":
             return ffhq_matrix(template_points(self.data.template, picture.width, picture.height))
-        if self.data.alignment == "faces.json":
-            faces = self._faces_given(name, source)
-        else:
-            faces = self._faces_found(picture)
+        given = self.data.alignment == "faces.json"
+        faces = self._faces_given(name, source) if given else self._faces_found(picture)
         if not faces:
             raise NoFaceError(f"{source}: no face was found.")
         largest = max(faces, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]))

@@ -29,7 +29,7 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
 def r1_penalty(real_logits: Tensor, real_images: Tensor) -> Tensor:
     """½ E‖∇D(x)‖² (Mescheder et al. 2018, eq. 9), a scalar. `real_images` must require gradients."""
     (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)
-    return gradient.float().square().sum(dim=(1, 2, 3)).mean() / 2
+    return gradient.square().sum(dim=(1, 2, 3)).mean() / 2
 
 
 def path_lengths(images: Tensor, codes: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -39,7 +39,7 @@ def path_lengths(images: Tensor, codes: Tensor, generator: torch.Generator | Non
     """
     y = torch.randn(images.shape, generator=generator, device=images.device) / (images[0, 0].numel() ** 0.5)
     (gradient,) = torch.autograd.grad((images * y).sum(), codes, create_graph=True)
-    return gradient.float().square().sum(dim=2).mean(dim=1).sqrt()
+    return gradient.square().sum(dim=2).mean(dim=1).sqrt()
 
 
 def path_length_penalty(lengths: Tensor, mean: Tensor | float, decay: float = 0.01) -> tuple[Tensor, Tensor]:

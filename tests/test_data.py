@@ -1,0 +1,295 @@
+"""Portraits of a run: found, checked, aligned, left out with a reason; drawn in an order that resumes."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw_picture
+from PIL import Image
+
+from dualstylegan.errors import BadFileError, TrainingError
+from dualstylegan.recipe import Data, Template
+from dualstylegan.training.data import (
+    Portraits,
+    crop_path,
+    list_portraits,
+    prepare_portraits,
+    read_prepared,
+    split_held_out,
+    template_points,
+)
+from dualstylegan.training.portraits import Portrait
+
+SIZE = 16
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Ten aligned portraits of 24 px, one of them in a subfolder."""
+    folder = tmp_path / "portraits"
+    for i in range(10):
+        write(folder / (f"sub/{i}.png" if i == 9 else f"{i}.png"), draw_picture(24, 24, seed=i))
+    return folder
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def aligned(folder: Path, **settings) -> Data:
+    return Data(**{"folder": str(folder), "alignment": "aligned", "min_images": 1, **settings})
+
+
+def prepare(data: Data, out: Path, **more):
+    """(events, prepared)"""
+    events = []
+    steps = prepare_portraits(data, out, SIZE, **more)
+    while True:
+        try:
+            events.append(next(steps))
+        except StopIteration as end:
+            return events, end.value
+
+
+# --- finding
+
+
+def test_portraits_are_named_by_path_and_sorted(folder):
+    assert list(list_portraits(aligned(folder))) == [*(f"{i}.png" for i in range(9)), "sub/9.png"]
+
+
+def test_patterns_and_a_limit_choose_portraits(folder):
+    names = list_portraits(aligned(folder, include=("?.png",), exclude=("3.png", "sub/*"), limit=4))
+    assert list(names) == ["0.png", "1.png", "2.png", "4.png"]
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_without_portraits_one_line_says_where_how_many_and_whose(tmp_path, missing):
+    place = tmp_path / "data"
+    if not missing:
+        place.mkdir()
+    data = Data(folder=str(place), count=122, source="somewhere", licence="theirs")
+    with pytest.raises(TrainingError) as caught:
+        list_portraits(data)
+    for words in (str(place), "122 images", "somewhere", "theirs", "--data"):
+        assert words in str(caught.value)
+
+
+# --- preparing
+
+
+def test_unreadable_portraits_are_left_out_with_their_reason(folder, tmp_path):
+    (folder / "broken.png").write_bytes(b"no picture")
+    write(folder / "wide.png", draw_picture(24, 30))
+    events, prepared = prepare(aligned(folder), tmp_path / "run")
+    assert len(prepared.training) == 10
+    assert set(prepared.left_out) == {"broken.png", "wide.png"}
+    assert "square" in prepared.left_out["wide.png"]
+    assert [event.source for event in events if event.kind == "skipped"] == [
+        str(folder / name) for name in ("broken.png", "wide.png")
+    ]
+    assert read_prepared(tmp_path / "run") == prepared
+
+
+def test_too_few_portraits_stop_with_one_line_that_shows_why(folder, tmp_path):
+    (folder / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(
+        TrainingError, match=r"10 usable portraits, fewer than .* 11; .* 1 left out, the first: .*broken"
+    ):
+        prepare(aligned(folder, min_images=11), tmp_path / "run")
+
+
+def test_crops_have_the_size_of_the_model_and_lie_in_the_run_folder(folder, tmp_path):
+    _, prepared = prepare(aligned(folder), tmp_path / "run")
+    for portrait in prepared.training:
+        assert portrait.path.is_relative_to(tmp_path / "run")
+        assert Image.open(portrait.path).size == (SIZE, SIZE)
+
+
+def test_a_name_cannot_leave_the_run_folder(tmp_path):
+    assert crop_path(tmp_path, "../../x.png").parent == tmp_path / "crops"
+
+
+def test_preparing_again_makes_only_what_changed(folder, tmp_path):
+    _, prepared = prepare(aligned(folder), tmp_path / "run")
+    before = {p.name: p.path.stat().st_mtime_ns for p in prepared.training}
+    write(folder / "4.png", draw_picture(24, 24, seed=99))
+    _, prepared = prepare(aligned(folder), tmp_path / "run")
+    after = {p.name: p.path.stat().st_mtime_ns for p in prepared.training}
+    assert {name for name in after if after[name] != before[name]} == {"4.png"}
+
+
+def test_a_crop_cut_off_by_a_kill_is_made_again(folder, tmp_path):
+    _, prepared = prepare(aligned(folder), tmp_path / "run")
+    whole = prepared.training[0].path.read_bytes()
+    prepared.training[0].path.write_bytes(whole[:20])
+    _, prepared = prepare(aligned(folder), tmp_path / "run")
+    assert prepared.training[0].path.read_bytes() == whole
+
+
+def test_processes_share_the_work_and_see_the_same_portraits(folder, tmp_path):
+    (folder / "broken.png").write_bytes(b"no picture")
+    barrier = threading.Barrier(3, timeout=60)
+
+    def process(rank: int):
+        return prepare(
+            aligned(folder), tmp_path / "run", rank=rank, processes=3, wait=lambda what: barrier.wait() and None
+        )
+
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(process, range(3)))
+    worked_on = [event.source for events, _ in results for event in events if event.current]
+    assert sorted(worked_on) == sorted(map(str, list_portraits(aligned(folder)).values()))
+    _, alone = prepare(aligned(folder), tmp_path / "alone")
+    for _, prepared in results:
+        assert [p.name for p in prepared.training] == [p.name for p in alone.training]
+        assert list(prepared.left_out) == ["broken.png"]
+
+
+def test_a_missing_list_is_said(tmp_path):
+    with pytest.raises(BadFileError, match="run the data stage again"):
+        read_prepared(tmp_path)
+
+
+# --- held out
+
+PAIRS = [f"{folder}/{person:03d}_{number}.jpg" for person in range(40) for folder, number in (("a", "03"), ("b", "08"))]
+
+
+def test_no_person_held_out_is_trained_on():
+    held_out, others = split_held_out(PAIRS, 10, r"^[ab]/(\d+)_")
+    assert len(held_out) == 10
+    assert len(others) == 80 - 20
+    assert not {name[2:5] for name in held_out} & {name[2:5] for name in others}
+
+
+def test_who_is_held_out_does_not_hang_on_folders_or_order():
+    held_out, _ = split_held_out([f"{i}.jpg" for i in range(50)], 8)
+    elsewhere, _ = split_held_out([f"x/{i}.jpg" for i in reversed(range(50))], 8)
+    assert sorted(name.removeprefix("x/") for name in elsewhere) == held_out
+
+
+def test_held_out_portraits_are_aligned_but_not_trained_on(folder, tmp_path):
+    _, prepared = prepare(aligned(folder, held_out=3), tmp_path / "run")
+    assert len(prepared.held_out) == 3
+    assert len(prepared.training) == 7
+    assert all(portrait.path.is_file() for portrait in prepared.held_out)
+    assert not set(prepared.held_out) & set(prepared.training)
+
+
+# --- aligning
+
+
+def test_a_template_brings_eyes_and_mouth_where_the_ffhq_crop_has_them(tmp_path):
+    """FFHQ's crop of a face that looks straight ahead: eyes level about the middle, the mouth below between them."""
+    from dualstylegan.faces.crop import ffhq_matrix
+
+    template = Template((0.4, 0.5), (0.6, 0.5), (0.5, 0.64))
+    matrix = ffhq_matrix(template_points(template, 200, 300))
+    left, right, mouth = (
+        (matrix @ [x * 200 - 0.5, y * 300 - 0.5, 1])[:2]
+        for x, y in (template.left_eye, template.right_eye, template.mouth)
+    )
+    assert left[1] == pytest.approx(right[1])
+    assert (left[0] + right[0]) / 2 == pytest.approx(0.5)
+    assert mouth[0] == pytest.approx(0.5)
+    assert left[0] < 0.45 < 0.55 < right[0]
+    assert left[1] < 0.5 < mouth[1]
+
+
+def test_crops_that_are_small_or_cut_are_left_out_but_not_when_held_out(tmp_path):
+    folder = tmp_path / "portraits"
+    for i in range(4):
+        write(folder / f"{i}.png", draw_picture(100, 100, seed=i))
+    template = Template((0.4, 0.2), (0.6, 0.2), (0.5, 0.3))  # the crop, some 80 px wide, sticks out above
+    data = Data(folder=str(folder), alignment="template", template=template, min_images=1)
+    _, everything = prepare(data, tmp_path / "a")
+    assert len(everything.training) == 4
+    _, held_out = prepare(replace(data, held_out=3, min_inside=0.1), tmp_path / "b")
+    assert len(held_out.held_out) == 3
+    for rule, word in (({"min_inside": 0.99}, "lie in the picture"), ({"min_crop_px": 90}, "min_crop_px")):
+        with pytest.raises(TrainingError, match=word):
+            prepare(replace(data, **rule), tmp_path / "c")
+    with pytest.raises(TrainingError, match="0 usable"):
+        prepare(replace(data, held_out=3, min_inside=0.99), tmp_path / "d")
+    assert len(read_prepared(tmp_path / "d").held_out) == 3
+
+
+# --- drawing
+
+
+@pytest.fixture
+def portraits(folder) -> list[Portrait]:
+    return [Portrait(name, path) for name, path in list_portraits(aligned(folder)).items()]
+
+
+def indices(drawing: Portraits, count: int) -> list[int]:
+    return drawing.next_indices(count)[0]
+
+
+def test_every_portrait_is_drawn_once_an_epoch_in_a_new_order(portraits):
+    drawing = Portraits(portraits, SIZE)
+    first, second = indices(drawing, 10), indices(drawing, 10)
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+
+
+def test_processes_never_draw_the_same_and_together_draw_all(portraits):
+    alone = indices(Portraits(portraits, SIZE, seed=4), 30)
+    shares = [indices(Portraits(portraits, SIZE, seed=4, rank=rank, processes=3), 10) for rank in range(3)]
+    assert [index for draws in zip(*shares, strict=True) for index in draws] == alone
+
+
+def test_drawing_goes_on_where_it_was(portraits):
+    whole, first = (Portraits(portraits, SIZE, seed=2, flip=True) for _ in range(2))
+    first.next(7)
+    second = Portraits(portraits, SIZE, seed=2, flip=True)
+    second.load_state_dict(first.state_dict())
+    whole.next(7)
+    assert torch.equal(second.next(9), whole.next(9))
+
+
+def test_portraits_come_as_they_are_or_mirrored(portraits):
+    plain, flipped = Portraits(portraits, SIZE), Portraits(portraits, SIZE, flip=True)
+    pictures = plain.first(10)
+    which, mirrored = flipped.next_indices(40)
+    drawn = flipped.pictures(which, mirrored)
+    assert 10 < sum(mirrored) < 30
+    for picture, index, mirror in zip(drawn, which, mirrored, strict=True):
+        assert torch.equal(picture, pictures[index].flip(2) if mirror else pictures[index])
+    assert not any(plain.next_indices(10)[1])
+
+
+def test_what_does_not_fit_into_memory_is_read_as_it_is_drawn(portraits):
+    kept, read = Portraits(portraits, SIZE), Portraits(portraits, SIZE, memory_bytes=0)
+    assert torch.equal(kept.next(12), read.next(12))
+
+
+def test_batches_give_every_portrait_once_in_order_of_names(portraits):
+    drawing = Portraits(portraits, SIZE)
+    assert [len(batch) for batch in drawing.batches(4)] == [4, 4, 2]
+    assert torch.equal(torch.cat(list(drawing.batches(4))), drawing.first(10))
+    assert len(drawing.first(99)) == 10
+
+
+def test_pictures_are_channels_last_in_the_range_networks_take(portraits):
+    images = Portraits(portraits, SIZE).next(4)
+    assert images.shape == (4, 3, SIZE, SIZE)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert images.min() >= -1
+    assert images.max() <= 1
+
+
+def test_a_portrait_that_vanished_is_named(portraits):
+    drawing = Portraits(portraits, SIZE, memory_bytes=0)
+    for portrait in portraits:
+        portrait.path.unlink()
+    with pytest.raises(BadFileError, match="no such file"):
+        drawing.next(1)
