@@ -1,0 +1,136 @@
+"""The house: imports point one way, the command line stays light, and the package ships what it needs.
+
+Read from the source with `ast`, so that an import inside a function counts too.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+BASICS = {"errors", "events"}
+MODELS = {"weights", "codes", "official", "recipe", "zoo", "bundle", "convert"}
+VERBS = {"align", "destylize", "train", "refine", "sample", "stylize", "stylizer"}
+# What each part may import of ours, besides itself. An arrow that is not here points the wrong way.
+MAY_IMPORT = {
+    "errors": set(),
+    "events": set(),
+    "networks": {"errors"},
+    "ranks": BASICS,
+    "media": BASICS,
+    "faces": BASICS | {"networks", "media", "weights", "zoo"},
+    "training": BASICS | MODELS | {"networks", "media", "faces", "ranks"},
+    "__init__": {"stylize", "stylizer"},
+    **dict.fromkeys(MODELS, BASICS | MODELS | {"networks", "media"}),
+    **dict.fromkeys(VERBS, BASICS | MODELS | VERBS | {"networks", "media", "faces", "training", "ranks"}),
+}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    """The part of the house a file of `dualstylegan` belongs to."""
+    inside = path.relative_to(ROOT / "dualstylegan")
+    return inside.parts[0] if len(inside.parts) > 1 else inside.stem
+
+
+def imports(path: Path, *, top_level: bool = False) -> set[str]:
+    """Full names of the modules a file imports; with `top_level` only those that importing the file imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in _at_import(tree) if top_level else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _at_import(tree: ast.AST):
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from _at_import(node)
+
+
+def our_parts(names: set[str]) -> set[str]:
+    return {name.split(".")[1] for name in names if name.startswith("dualstylegan.")}
+
+
+@pytest.mark.parametrize("path", modules("dualstylegan"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    part = part_of(path)
+    assert our_parts(imports(path)) <= MAY_IMPORT[part] | {part, "__version__"}
+
+
+@pytest.mark.parametrize("path", modules("dualstylegan"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_knows_no_command_line(path):
+    roots = {name.split(".")[0] for name in imports(path)}
+    assert not roots & {"typer", "rich", "click", "dsgcli"}
+
+
+@pytest.mark.parametrize(
+    "path", modules("dualstylegan") + modules("dsgcli"), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_nobody_imports_the_internals_of_others(path):
+    ours = {name for name in imports(path) if name.startswith(("dualstylegan.", "dsgcli."))}
+    assert not {name for name in ours if any(re.match("_[^_]", part) for part in name.split("."))}
+
+
+@pytest.mark.parametrize("path", modules("dualstylegan/networks"), ids=lambda path: path.name)
+def test_networks_need_torch_only(path):
+    outside = {name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names
+    assert outside <= {"torch", "numpy", "dualstylegan"}
+
+
+@pytest.mark.parametrize("path", modules("dsgcli"), ids=lambda path: path.name)
+def test_commands_import_the_library_and_torch_inside_functions(path):
+    names = imports(path, top_level=True)
+    assert our_parts(names) <= {"errors", "events", "__version__"}
+    assert {name.split(".")[0] for name in names} & {"torch", "numpy", "PIL", "rich", "click"} == set()
+
+
+def test_no_click_of_its_own():
+    assert not {name for path in modules("dsgcli") for name in imports(path) if name.split(".")[0] == "click"}
+
+
+def test_every_package_is_listed_for_the_wheel():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT) for package in ("dualstylegan", "dsgcli") for path in modules(package)}
+    assert {".".join(folder.parts) for folder in folders} | {"dualstylegan.recipes"} == set(settings["packages"])
+
+
+def test_every_dependency_has_a_tested_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {re.split("[<>=]", line)[0] for line in project["dependencies"] + project["optional-dependencies"]["dev"]}
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert wanted == pinned
+
+
+def test_no_machine_of_ours_is_named():
+    ours = re.compile(r"/(?:work|opt|root|home)/|/tmp/(?!\w*\.\.\.)")
+    kinds = ("*.py", "*.toml", "*.md", "*.txt", "Makefile", "NOTICE", "*.json")
+    named = []
+    for folder in ("dualstylegan", "dsgcli", "recipes", "tests", ".ci"):
+        for path in (path for kind in kinds for path in (ROOT / folder).rglob(kind)):
+            text = path.read_text(encoding="utf-8")
+            named += [
+                f"{path.relative_to(ROOT)}: {line.strip()[:80]}" for line in text.splitlines() if ours.search(line)
+            ]
+    for name in ("README.md", "CHANGELOG.md", "NOTICE", "Makefile", "pyproject.toml", "constraints.txt", ".ci/run"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        named += [f"{name}: {line.strip()[:80]}" for line in text.splitlines() if ours.search(line)]
+    assert [line for line in named if not line.startswith("tests/test_house.py")] == []
