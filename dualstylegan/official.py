@@ -1,4 +1,4 @@
-"""The official release's files, read safely: `generator.pt`, `encoder.pt`, `*_code.npy`, `sampler.pt` and what trained them.
+"""The official release's files, read safely: `generator.pt`, `encoder.pt`, `*_code.npy`, `sampler.pt` and more.
 
 Sizes, widths and row counts are inferred from the shapes in the file, keys nobody needs are ignored, and every network
 comes back on the CPU, in float32 and in eval mode. Nothing in a file can run code: tensors are read by torch's
@@ -236,7 +236,7 @@ def load_lpips(path: str | Path, vgg16: str | Path) -> LPIPS:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A `.pt` file of tensors, containers and argparse.Namespace, on the CPU; zipped ones are mapped, not read whole."""
+    """A `.pt` file of tensors, containers and argparse.Namespace, on the CPU; if zipped, mapped instead of read."""
     path = Path(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -244,7 +244,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise BadFileError(f"{path}: {error.strerror or error}.") from error
     except Exception as error:
-        unsafe = re.search(r"Unsupported (?:global|class)[^\n]*?([\w]+(?:\.[\w]+)+)", str(error))
+        unsafe = re.search(r"unsupported (?:global: )?GLOBAL (\S+)", str(error), re.IGNORECASE)
         if unsafe:
             raise UnsafeFileError(
                 f"{path}: refused, its pickle asks for '{unsafe[1]}'; only tensors, containers and "
@@ -265,7 +265,7 @@ def read_codes(path: str | Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
             header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-            _shape_, _fortran, dtype = header(file)
+            dtype = header(file)[-1]
             codes = _ArrayUnpickler(file, path).load() if dtype.hasobject else None
         codes = codes.item()
         codes = {name: torch.from_numpy(np.array(code, dtype=np.float32)) for name, code in codes.items()}

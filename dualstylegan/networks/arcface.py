@@ -26,6 +26,6 @@ class ArcFace(nn.Module):
         elif images.shape[-1] < 256:
             images = F.interpolate(images, size=(256, 256), mode="bilinear", align_corners=False)
         face = F.adaptive_avg_pool2d(images[:, :, 35:223, 32:220], 112)
-        (x,) = self.body(face.contiguous(memory_format=torch.channels_last))
+        (x,) = self.body(face)
         x = self.norm_in(x).flatten(1)
         return F.normalize(self.norm_out(self.linear(x)).float(), dim=1)

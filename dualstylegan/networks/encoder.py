@@ -67,7 +67,6 @@ class PSPEncoder(nn.Module):
                 f"The encoder takes (B, 3, {self.input_size}, {self.input_size}), not {tuple(images.shape)}."
             )
 
-        images = images.contiguous(memory_format=torch.channels_last)
         fine, middle, coarse = self.body(images, taps=(6, 20, 23))
         levels = {16: coarse}
         if any(row >= COARSE_ROWS for row in wanted):
