@@ -140,13 +140,17 @@ class Reporter:
 def _about(event: Event) -> str:
     """`source: message`, without saying the source twice: our errors name the file themselves."""
     message = event.message or "for no stated reason"
-    return message if event.source is None or event.source in message else f"{event.source}: {message}"
+    return message if event.source is None or message.startswith(event.source) else f"{event.source}: {message}"
 
 
 def figures(data: dict[str, Any], most: int = 5) -> str:
     """The numbers among an event's data, short: {"loss": .12345, "fps": 31.98} -> "loss 0.123  fps 32"."""
-    numbers = [(name, value) for name, value in data.items() if isinstance(value, (int, float)) and value is not True]
-    return "  ".join(f"{name} {value:.3g}" for name, value in numbers[:most])
+    numbers = [(name, value) for name, value in data.items() if type(value) in (int, float)]
+    return "  ".join(f"{name} {_short(value)}" for name, value in numbers[:most])
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if isinstance(value, int) or 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _duration(seconds: float) -> str:
