@@ -1,0 +1,194 @@
+"""Faces out of photos and back in, each way one warp of the smallest region that matters.
+
+Photos are uint8 (H, W, 3) RGB, crops (3, N, N) in [-1, 1]. `crop_from_photo` (3, 3) takes source pixels (centres at
+integers) to the unit crop, whose corners (0, 0) and (1, 1) are edges, not centres.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torch.nn.functional import grid_sample, interpolate
+
+from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix, transform
+from dualstylegan.faces.masks import MASK_SIZE, draw_mask
+from dualstylegan.media.images import from_tensor, to_tensor
+
+__all__ = ["crop_face", "ffhq_matrix", "paste_face", "sample_crop"]
+
+# Scaling down happens in two steps: an antialiased resize to a little more than the size wanted, then the warp's
+# bicubic samples. The closer the resize comes, the fewer jagged edges; the less it does, the sharper the result.
+CROP_OVERSAMPLING = 1.25
+PASTE_OVERSAMPLING = 1.5  # below this, pasting an untouched crop would lose detail the photo has (45 dB)
+TAPS = 3  # px around the samples that bicubic interpolation may read, and one to spare
+
+# FFHQ's border for what lies outside the photo, in sides of the crop
+FADE_WIDTH = 0.3  # at least so wide is the border in which mirrored pixels fade to the median colour
+FADE_MARGIN = 0.1
+BLUR = 0.02
+
+
+def crop_face(picture: np.ndarray, crop_from_photo: np.ndarray, size: int) -> Tensor:
+    """The aligned crop (3, size, size), float32 in [-1, 1] on the CPU, antialiased when it is scaled down.
+
+    What lies outside the photo is mirrored, blurred and faded to the median colour, as in FFHQ.
+    """
+    return _sample(picture, crop_from_photo, size, mirrored=True)
+
+
+def sample_crop(picture: np.ndarray, crop_from_photo: np.ndarray, size: int) -> Tensor:
+    """As crop_face, but the photo's edge pixels are repeated outside it. For any affine `crop_from_photo`."""
+    return _sample(picture, crop_from_photo, size, mirrored=False)
+
+
+def _sample(picture: np.ndarray, crop_from_photo: np.ndarray, size: int, mirrored: bool) -> Tensor:
+    photo_from_crop = np.linalg.inv(crop_from_photo)
+    side = crop_side_px(crop_from_photo)
+    height, width = picture.shape[:2]
+    corners = transform(photo_from_crop, np.array([[0.0, 0.0], [1, 0], [1, 1], [0, 1]]))
+
+    shrink = max(1.0, side / (CROP_OVERSAMPLING * size))
+    reach = TAPS * shrink
+    low, high = np.floor(corners.min(0) - reach).astype(int), np.ceil(corners.max(0) + reach).astype(int) + 1
+    x1, y1 = (int(np.clip(edge, 0, limit - 1)) for edge, limit in zip(low, (width, height), strict=True))
+    x2, y2 = (int(np.clip(edge, 1, limit)) for edge, limit in zip(high, (width, height), strict=True))
+    x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
+
+    region = picture[y1:y2, x1:x2]
+    if shrink > 1:
+        region = resize(region, max(1, round((x2 - x1) / shrink)), max(1, round((y2 - y1) / shrink)))
+    scale = np.array([region.shape[1] / (x2 - x1), region.shape[0] / (y2 - y1)])
+    origin = np.array([x1, y1]) - 0.5  # the region's top left corner, an edge
+
+    outside = np.array([x1 - low[0], y1 - low[1], high[0] - x2, high[1] - y2])  # left, top, right, bottom; px
+    if mirrored and (outside > 0).any():
+        beyond = np.array([*-corners.min(0), *(corners.max(0) - (width - 1, height - 1))])
+        pads = np.ceil(np.maximum(outside, 0) * np.tile(scale, 2)).astype(int)
+        fades = np.maximum(beyond + FADE_MARGIN * side, FADE_WIDTH * side) * np.tile(scale, 2)
+        region = _with_border(region, pads, fades, BLUR * side * float(scale.mean()))
+        origin = origin - pads[:2] / scale
+
+    # unit crop -> photo -> region's edges -> grid_sample's [-1, 1]
+    to_grid = np.diag([*(2 * scale / (region.shape[1], region.shape[0])), 1.0])
+    to_grid[:2, 2] = -1 - to_grid[[0, 1], [0, 1]] * origin
+    grid = _grid(to_grid @ photo_from_crop, (np.arange(size) + 0.5) / size, (np.arange(size) + 0.5) / size)
+    pixels = to_tensor(region)[None]
+    sampled = grid_sample(pixels, grid, mode="bicubic", padding_mode="border", align_corners=False)
+    return sampled[0].clamp_(-1, 1)
+
+
+def _with_border(region: np.ndarray, pads: np.ndarray, fades: np.ndarray, blur_px: float) -> np.ndarray:
+    """The region mirrored on the sides that end at the photo's edge, blurred towards and beyond that edge, and faded
+    to the median colour. `pads` and `fades`: left, top, right, bottom, px of the region."""
+    left, top, right, bottom = (int(pad) for pad in pads)
+    height, width = region.shape[:2]
+    mirrored = region
+    for axis, (before, after) in enumerate(((top, bottom), (left, right))):
+        index = _mirror(np.arange(-before, region.shape[axis] + after), region.shape[axis])
+        mirrored = np.take(mirrored, index, axis=axis)
+
+    def outward(length: int, before: int, after: int, fade_before: float, fade_after: float) -> np.ndarray:
+        at = np.arange(-before, length + after, dtype=np.float32)
+        ways = [np.full(len(at), -1.0, np.float32)]
+        if before:
+            ways.append(-at / fade_before)
+        if after:
+            ways.append((at - (length - 1)) / fade_after)
+        return np.max(ways, axis=0)  # 0 at the photo's edge, 1 where only the median is left, negative inside
+
+    across = outward(width, left, right, fades[0], fades[2])
+    down = outward(height, top, bottom, fades[1], fades[3])
+    depth = np.maximum(down[:, None], across[None, :])
+
+    image = Image.fromarray(np.ascontiguousarray(mirrored))
+    blurred = image.filter(ImageFilter.GaussianBlur(blur_px))
+    median = np.median(mirrored[::4, ::4].reshape(-1, 3), axis=0).round().astype(int)
+    image.paste(blurred, mask=_weights(3 * depth + 1))
+    image.paste(tuple(int(value) for value in median), mask=_weights(depth))
+    return np.array(image)
+
+
+def _mirror(index: np.ndarray, length: int) -> np.ndarray:
+    """Reflects indices into [0, length), edge pixels not repeated, as often as it takes."""
+    period = max(2 * (length - 1), 1)
+    index = index % period
+    return np.minimum(index, period - index) if length > 1 else np.zeros_like(index)
+
+
+def _weights(values: np.ndarray) -> Image.Image:
+    return Image.fromarray((np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8))
+
+
+def paste_face(
+    frame: np.ndarray,
+    crop: Tensor,
+    face: Face,
+    *,
+    mask: str = "face",
+    opacity: float = 1.0,
+    in_place: bool = False,
+) -> np.ndarray:
+    """The frame with the crop (3, N, N) in the face's place, through the feathered mask "face", "head" or "crop".
+
+    Pixels outside the mask keep their very bytes. With `in_place` the given array is changed. A crop much finer than
+    the frame is antialiased. Raises UsageError for an unknown mask.
+    """
+    frame = np.require(frame, requirements=["W"]) if in_place else frame.copy()
+    crop_from_photo, photo_from_crop = face.crop_from_photo, face.photo_from_crop
+    unit_mask = draw_mask(mask, transform(crop_from_photo, face.points.astype(np.float64)))
+    bounds = _region_under(unit_mask, photo_from_crop, frame.shape)
+    if bounds is None or opacity <= 0:
+        return frame
+    x1, y1, x2, y2 = bounds
+
+    pixels = from_tensor(crop)
+    fine_enough = int(np.ceil(PASTE_OVERSAMPLING * crop_side_px(crop_from_photo)))
+    if pixels.shape[0] > fine_enough:
+        pixels = resize(pixels, fine_enough, fine_enough)
+
+    to_grid = np.array([[2.0, 0, -1], [0, 2, -1], [0, 0, 1]])
+    grid = _grid(to_grid @ crop_from_photo, np.arange(x1, x2), np.arange(y1, y2))
+    source = torch.from_numpy(pixels).movedim(-1, 0)[None].float()
+    warped = grid_sample(source, grid, mode="bicubic", padding_mode="border", align_corners=False)[0]
+    weights = grid_sample(
+        torch.from_numpy(unit_mask)[None, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )[0]
+    if opacity < 1:
+        weights.mul_(opacity)
+
+    region = torch.from_numpy(frame)[y1:y2, x1:x2]
+    before = region.movedim(-1, 0).float()
+    blended = before.lerp_(warped.clamp_(0, 255), weights.expand_as(before))  # weight 0 keeps the value exactly
+    region.copy_(blended.round_().to(torch.uint8).movedim(0, -1))
+    return frame
+
+
+def _region_under(unit_mask: np.ndarray, photo_from_crop: np.ndarray, shape: tuple) -> tuple[int, int, int, int] | None:
+    """The frame's pixels (x1, y1, x2, y2) that the mask can reach; None where it reaches none."""
+    rows, columns = np.flatnonzero(unit_mask.any(1)), np.flatnonzero(unit_mask.any(0))
+    if not len(rows):
+        return None
+    (left, right), (top, bottom) = (np.array([on[0] - 1, on[-1] + 2]) / MASK_SIZE for on in (columns, rows))
+    corners = transform(photo_from_crop, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
+    x1, y1 = np.maximum(np.floor(corners.min(0)), 0).astype(int)
+    x2, y2 = np.minimum(np.ceil(corners.max(0)) + 1, (shape[1], shape[0])).astype(int)
+    return (int(x1), int(y1), int(x2), int(y2)) if x1 < x2 and y1 < y2 else None
+
+
+def _grid(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> Tensor:
+    """grid_sample's grid (1, len(y), len(x), 2): every (x, y) through the affine `matrix`."""
+    grid = torch.empty(1, len(y), len(x), 2)
+    for axis in (0, 1):
+        along = torch.from_numpy((matrix[axis, 0] * x).astype(np.float32))
+        down = torch.from_numpy((matrix[axis, 1] * y + matrix[axis, 2]).astype(np.float32))
+        torch.add(along[None, :], down[:, None], out=grid[0, :, :, axis])
+    return grid
+
+
+def resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """uint8 (H, W, 3) to (height, width, 3), bicubic, antialiased."""
+    tensor = torch.from_numpy(np.require(pixels, requirements=["W"])).movedim(-1, 0)[None]
+    resized = interpolate(tensor, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
+    return resized[0].movedim(0, -1).contiguous().numpy()

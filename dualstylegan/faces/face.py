@@ -1,0 +1,101 @@
+"""A face in a picture. Points are (x, y) in source pixels, pixel centres at integers, origin top left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dualstylegan.errors import UsageError
+
+JAW, LEFT_EYE, RIGHT_EYE = slice(0, 17), slice(36, 42), slice(42, 48)  # left and right as the viewer sees them
+LEFT_BROW, RIGHT_BROW, NOSE_BASE = slice(17, 22), slice(22, 27), 33
+LEFT_MOUTH, RIGHT_MOUTH = 48, 54
+
+# The box of a face found by its landmarks, in the unit crop: what a Haar detector would have drawn, fitted to its boxes
+# of 1,185 portraits.
+BOX_CENTER = (0.5, 0.547)
+BOX_SIDE = 0.67
+
+
+@dataclass
+class Face:
+    """`points` (68, 2) float32 in iBUG order, `box` (x1, y1, x2, y2), `score` in [0, 1], `embedding` (128,) or None.
+
+    `matrix` overrides the crop that follows from the points.
+    """
+
+    points: np.ndarray
+    box: np.ndarray
+    score: float = 1.0
+    embedding: np.ndarray | None = None
+    matrix: np.ndarray | None = None
+
+    @classmethod
+    def from_points(cls, points: np.ndarray, score: float = 1.0) -> Face:
+        """A face whose box is drawn from its landmarks. Raises UsageError where they make no face."""
+        points = np.asarray(points, dtype=np.float32)
+        return cls(points, box_around(points), float(score))
+
+    @property
+    def crop_from_photo(self) -> np.ndarray:
+        """(3, 3) float64: source pixels to the unit crop, as FFHQ aligns."""
+        return ffhq_matrix(self.points) if self.matrix is None else self.matrix
+
+    @property
+    def photo_from_crop(self) -> np.ndarray:
+        return np.linalg.inv(self.crop_from_photo)
+
+    @property
+    def width(self) -> float:
+        """The box's width, px."""
+        return float(self.box[2] - self.box[0])
+
+    @property
+    def crop_side_px(self) -> float:
+        """How many source pixels the side of the aligned crop spans."""
+        return crop_side_px(self.crop_from_photo)
+
+
+def ffhq_matrix(points: np.ndarray) -> np.ndarray:
+    """The similarity from source pixels to the unit crop, (3, 3) float64, from 68 points.
+
+    FFHQ's crop (Karras et al. 2019): upright along the mean of the eye line and the eyes-to-mouth line turned by 90°,
+    a side of 4 eye distances or 3.6 eye-to-mouth distances, whichever is larger, its centre a tenth of the way from
+    the eyes to the mouth. Raises UsageError where eyes and mouth coincide.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    left, right = points[LEFT_EYE].mean(0), points[RIGHT_EYE].mean(0)
+    eyes, eye_to_eye = (left + right) / 2, right - left
+    eye_to_mouth = (points[LEFT_MOUTH] + points[RIGHT_MOUTH]) / 2 - eyes
+
+    across = eye_to_eye + np.array([eye_to_mouth[1], -eye_to_mouth[0]])
+    length = np.hypot(*across)
+    side = max(4.0 * np.hypot(*eye_to_eye), 3.6 * np.hypot(*eye_to_mouth))
+    if not (np.isfinite(length) and length > 1e-6 and side > 1e-6):
+        raise UsageError("These landmarks are no face: its eyes and its mouth lie in one point.")
+    x, y = across / length / side
+    center = eyes + 0.1 * eye_to_mouth
+    turn = np.array([[x, y], [-y, x]])
+    matrix = np.eye(3)
+    matrix[:2, :2] = turn
+    matrix[:2, 2] = 0.5 - turn @ center
+    return matrix
+
+
+def box_around(points: np.ndarray) -> np.ndarray:
+    """The face's box (x1, y1, x2, y2), float32, square and upright in the picture, from its 68 points."""
+    photo_from_crop = np.linalg.inv(ffhq_matrix(points))
+    center = transform(photo_from_crop, np.array(BOX_CENTER))
+    half = BOX_SIDE / 2 * np.hypot(*photo_from_crop[:2, 0])
+    return np.concatenate([center - half, center + half]).astype(np.float32)
+
+
+def crop_side_px(crop_from_photo: np.ndarray) -> float:
+    """How many source pixels the side of the unit crop spans."""
+    return 1 / float(np.sqrt(abs(np.linalg.det(crop_from_photo[:2, :2]))))
+
+
+def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (..., 2) through an affine (3, 3)."""
+    return points @ matrix[:2, :2].T + matrix[:2, 2]

@@ -1,0 +1,155 @@
+"""Faces in pictures: the detectors, and which one to use. Pictures are uint8 (H, W, 3) RGB, upright."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dualstylegan.errors import DualStyleGANError, UsageError, did_you_mean
+from dualstylegan.faces.crop import sample_crop
+from dualstylegan.faces.face import Face
+from dualstylegan.faces.landmarks import find_landmarks
+from dualstylegan.faces.mtcnn_search import Found, search, suppress
+from dualstylegan.faces.threads import each_on_one_core
+from dualstylegan.networks.identity import CHIP_IN_CROP, CHIP_SIZE, IdentityNet
+from dualstylegan.weights import load_identity, load_landmarks68, load_mtcnn
+
+DETECTORS = ("auto", "face-alignment", "embedded")
+
+SMALLEST_FACE = 16  # px; below, there are not enough pixels for landmarks
+SMALLEST_PART = 0.04  # of the picture's shorter side: what is smaller is a passer-by, and costs the most time
+TILTS = (-45, 45)  # degrees by which a picture without a face is turned for another look
+TILTED_SCORE = 0.9  # more looks make more mistakes: what only a turned picture shows must be surer
+DUPLICATE_OVERLAP = 0.4  # intersection over union of two faces' boxes above which they are the same face
+
+log = logging.getLogger(__name__)
+
+
+class Detector(Protocol):
+    """Finds the faces of each picture, the surest first, and their embeddings when asked."""
+
+    name: str
+
+    def find(self, pictures: list[np.ndarray]) -> list[list[Face]]: ...
+
+
+def make_detector(
+    name: str = "auto", device: str | torch.device = "cpu", min_face: float | None = None, **settings: Any
+) -> Detector:
+    """A detector by name. `min_face` px is the width below which faces are passed over; None: the detector's own.
+
+    "auto" is face-alignment where it works here and its weights are present or can be fetched, else the embedded
+    networks; why it fell back is in `.note`. Raises UsageError for another name, and with "face-alignment"
+    DualStyleGANError, one line, where that is not to be had.
+    """
+    if name not in DETECTORS:
+        raise UsageError(f"No detector '{name}'.{did_you_mean(name, DETECTORS)} Detectors: {', '.join(DETECTORS)}.")
+    if name == "embedded":
+        return EmbeddedDetector(min_face=min_face, **settings)
+    from dualstylegan.faces.face_alignment import FaceAlignmentDetector
+
+    try:
+        return FaceAlignmentDetector(device, min_face=min_face, patient=name == "face-alignment", **settings)
+    except DualStyleGANError as error:
+        if name == "face-alignment":
+            raise
+        log.debug("falling back to the embedded detector: %s", error)
+        return EmbeddedDetector(min_face=min_face, note=str(error), **settings)
+
+
+class EmbeddedDetector:
+    """MTCNN and the 68-point network that ship with the package, on the CPU. Finds faces tilted up to 45° and more."""
+
+    name = "embedded"
+
+    def __init__(self, *, min_face: float | None = None, note: str | None = None):
+        if min_face is not None and min_face < 1:
+            raise UsageError(f"The smallest face cannot be {min_face} px wide.")
+        self.min_face = min_face
+        self.note = note
+        self._mtcnn = load_mtcnn()
+        self._landmarks = load_landmarks68()
+
+    def find(self, pictures: list[np.ndarray]) -> list[list[Face]]:
+        found = each_on_one_core(self._search, pictures)
+        owners = [number for number, faces in enumerate(found) for _ in range(len(faces))]
+        if not owners:
+            return [[] for _ in pictures]
+        landmarks = find_landmarks(
+            self._landmarks,
+            [pictures[owner] for owner in owners],
+            np.concatenate([faces.points for faces in found]),
+            np.concatenate([faces.boxes for faces in found]),
+        )
+        scores = np.concatenate([faces.scores for faces in found])
+        faces_of = [[] for _ in pictures]
+        for owner, points, score in zip(owners, landmarks, scores, strict=True):
+            try:
+                faces_of[owner].append(Face.from_points(points, score))
+            except UsageError:  # points that make no face are none
+                continue
+        return [self._keep(faces) for faces in faces_of]
+
+    def _search(self, pixels: np.ndarray) -> Found:
+        picture = Image.fromarray(pixels)
+        smallest = max(SMALLEST_FACE, SMALLEST_PART * min(picture.size)) if self.min_face is None else self.min_face
+        found = search(self._mtcnn, picture, max(smallest, SMALLEST_FACE))
+        for tilt in TILTS:
+            if not len(found):
+                found = _search_tilted(self._mtcnn, picture, smallest, tilt)
+        return found
+
+    def _keep(self, faces: list[Face]) -> list[Face]:
+        return without_duplicates([face for face in faces if face.width >= (self.min_face or 0)])
+
+
+def _search_tilted(nets: Any, picture: Image.Image, smallest: float, degrees: float) -> Found:
+    """Looks at the picture turned by `degrees`; what it finds is turned back: boxes around the same centres."""
+    turned = picture.rotate(degrees, Image.Resampling.BILINEAR, expand=True, fillcolor=(128, 128, 128))
+    found = search(nets, turned, max(smallest, SMALLEST_FACE))
+    angle = np.deg2rad(degrees)
+    back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+    def turn_back(points: np.ndarray) -> np.ndarray:
+        return (points - np.array(turned.size) / 2) @ back.T + np.array(picture.size) / 2
+
+    sure = found.scores >= TILTED_SCORE
+    boxes, points = found.boxes[sure], found.points[sure]
+    centers, half = turn_back((boxes[:, :2] + boxes[:, 2:]) / 2), (boxes[:, 2:] - boxes[:, :2]) / 2
+    return Found(np.concatenate([centers - half, centers + half], 1), found.scores[sure], turn_back(points + 0.5) - 0.5)
+
+
+def without_duplicates(faces: Sequence[Face]) -> list[Face]:
+    """One face where several lie on each other, the surest; sorted by score."""
+    if not faces:
+        return []
+    boxes, scores = np.stack([face.box for face in faces]), np.array([face.score for face in faces])
+    return [faces[index] for index in suppress(boxes, scores, DUPLICATE_OVERLAP)]
+
+
+class FaceEmbedder:
+    """Who is it: fills in `face.embedding`, (128,) float32. The same person's lie closer than 0.6 (Euclidean)."""
+
+    def __init__(self):
+        self._net: IdentityNet = load_identity()
+
+    def embed(self, picture: np.ndarray, faces: Sequence[Face]) -> None:
+        """Embeds the faces of one picture in place."""
+        left, top, right, bottom = CHIP_IN_CROP
+        chip_from_crop = np.array([
+            [1 / (right - left), 0, -left / (right - left)],
+            [0, 1 / (bottom - top), -top / (bottom - top)],
+            [0, 0, 1],
+        ])  # fmt: skip
+
+        def embed(face: Face) -> np.ndarray:
+            chip = sample_crop(picture, chip_from_crop @ face.crop_from_photo, CHIP_SIZE)
+            return self._net(chip[None])[0].numpy()
+
+        for face, embedding in zip(faces, each_on_one_core(embed, faces), strict=True):
+            face.embedding = embedding

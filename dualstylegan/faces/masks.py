@@ -1,0 +1,72 @@
+"""Which part of the aligned crop replaces the photo: feathered masks, drawn in the unit crop."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from dualstylegan.errors import UsageError, did_you_mean
+from dualstylegan.faces.face import JAW, LEFT_BROW, NOSE_BASE, RIGHT_BROW
+
+MASKS = ("face", "head", "crop")
+MASK_SIZE = 256  # px; every edge is soft, so bilinear enlargement shows no steps
+FEATHER = {"face": 0.022, "head": 0.035, "crop": 0.0}  # standard deviation of the soft edge, unit crop
+CROP_EDGE = {"face": 0.06, "head": 0.09, "crop": 0.12}  # over which every mask falls to nothing at the crop's edges
+
+
+def draw_mask(kind: str, points: np.ndarray) -> np.ndarray:
+    """Opacity (MASK_SIZE, MASK_SIZE), float32 in [0, 1], of the unit crop; 0 along its edges.
+
+    `points` (68, 2) are the landmarks in the unit crop. face: jaw and forehead. head: room for hair, ears and heads
+    whose outline changes. crop: everything, with soft edges. Raises UsageError for another kind.
+    """
+    if kind not in MASKS:
+        raise UsageError(f"No mask '{kind}'.{did_you_mean(kind, MASKS)} Masks are {', '.join(MASKS)}.")
+    if kind == "crop":
+        return _crop_edges(CROP_EDGE[kind])
+    outline = face_outline(points) if kind == "face" else head_outline(points)
+    canvas = Image.new("L", (MASK_SIZE, MASK_SIZE))
+    ImageDraw.Draw(canvas).polygon([tuple(xy) for xy in outline * MASK_SIZE - 0.5], fill=255)
+    canvas = canvas.filter(ImageFilter.GaussianBlur(FEATHER[kind] * MASK_SIZE))
+    return np.asarray(canvas, dtype=np.float32) / 255 * _crop_edges(CROP_EDGE[kind])
+
+
+def face_outline(points: np.ndarray) -> np.ndarray:
+    """Polygon (n, 2): along the jaw, a little outside it, then over the forehead in half an ellipse."""
+    center, up, _ = _frame(points)
+    jaw = points[JAW] + 0.03 * (points[JAW] - center)
+    brows = (points[LEFT_BROW].mean(0) + points[RIGHT_BROW].mean(0)) / 2
+    height = np.dot(brows - center, up) + 0.8 * np.dot(brows - points[NOSE_BASE], up)  # forehead: 0.8 of brow to nose
+    right, left = jaw[-1], jaw[0]
+    middle, half = (left + right) / 2, (right - left) / 2
+    rise = (np.dot(center - middle, up) + height) * up
+    angles = np.linspace(0, np.pi, 33)[1:-1, None]
+    return np.concatenate([jaw, middle + np.cos(angles) * half + np.sin(angles) * rise])
+
+
+def head_outline(points: np.ndarray) -> np.ndarray:
+    """Polygon (n, 2): an egg around the head, from above the hair to below the chin, ears and hair beside it."""
+    center, up, across = _frame(points)
+    offsets = points[JAW] - center
+    half_width = 1.4 * np.abs(offsets @ across).max()
+    bottom = np.abs(np.minimum(offsets @ up, 0)).max() + 0.05
+    top = max(1.9 * bottom, 0.6)
+    angles = np.linspace(0, 2 * np.pi, 97)[:-1, None]
+    cosine, sine = np.cos(angles), np.sin(angles)
+    reach = np.where(sine > 0, top, bottom)
+    rounder = np.sign(cosine) * np.abs(cosine) ** 0.8  # between an ellipse and a rectangle
+    return center + rounder * half_width * across + sine * reach * up
+
+
+def _frame(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The point between the temples, and the face's own unit vectors up and across (to the viewer's right)."""
+    across = points[JAW][-1] - points[JAW][0]
+    across = across / max(np.hypot(*across), 1e-6)
+    return (points[0] + points[16]) / 2, np.array([across[1], -across[0]]), across
+
+
+def _crop_edges(width: float) -> np.ndarray:
+    at = (np.arange(MASK_SIZE) + 0.5) / MASK_SIZE
+    inside = np.clip(np.minimum(at, 1 - at) / width - 0.02, 0, 1)  # the outermost pixels are exactly 0
+    ramp = (inside**2 * (3 - 2 * inside)).astype(np.float32)
+    return ramp[:, None] * ramp[None, :]
