@@ -177,7 +177,7 @@ class DualStyleGAN(nn.Module):
         extrinsic_space: str = "z+",
         noise: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Faces of intrinsic codes in the style of extrinsic codes: (B, 3, size, size), RGB around [-1, 1], not clamped.
+        """Faces of intrinsic codes in the style of extrinsic ones: (B, 3, size, size), RGB around [-1, 1], not clamped.
 
         Codes are (B, rows, dim) or (B, dim), in Z+ or W+. `weights` says how much of the style each row takes: `rows`
         numbers or a (B, rows) tensor, None for all 1. `truncation` multiplies the intrinsic W+ code, never the

@@ -68,7 +68,7 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv(nn.Module):
-    """Convolution with equalised learning rate: weight / sqrt(in * k^2). `activate`: leaky ReLU of gain sqrt 2 after it."""
+    """Convolution with equalised learning rate: weight / sqrt(in * k^2). `activate` adds a leaky ReLU of gain sqrt 2."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class EqualConv(nn.Module):
 
 
 class MappingNetwork(nn.Sequential):
-    """PixelNorm, then `layers` activated linear layers with lr_mul 0.01: f (8 layers) and T_s (2). (..., dim) to (..., dim)."""
+    """PixelNorm, then activated linear layers with lr_mul 0.01: f (8 layers) and T_s (2). (..., dim) to (..., dim)."""
 
     def __init__(self, dim: int, layers: int):
         super().__init__(PixelNorm(), *(EqualLinear(dim, dim, lr_mul=0.01, activate=True) for _ in range(layers)))
@@ -115,10 +115,9 @@ def smooth(x: Tensor, padding: tuple[int, int], *, gain: float = 1.0, stride: in
 
 def upsample_image(x: Tensor) -> Tensor:
     """Twice the size, zeros between the samples, then the [1, 3, 3, 1] filter with gain 4 and padding (2, 1)."""
-    b, c, h, w = x.shape
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device, dtype=x.dtype)
-    kernel = (torch.outer(taps, taps) / 16).expand(c, 1, 4, 4)
-    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=c)
+    kernel = (torch.outer(taps, taps) / 16).expand(x.shape[1], 1, 4, 4)
+    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
 
 
 class StyledConv(nn.Module):

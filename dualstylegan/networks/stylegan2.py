@@ -117,7 +117,7 @@ class Generator(nn.Module):
         residuals: Sequence[Callable[[Tensor], Tensor]] = (),
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """The image of W+ codes (B, rows, dim). `residuals[i]`, where there is one, maps the output of convolution i."""
+        """The image of W+ codes (B, rows, dim). `residuals[i]`, if there is one, maps the output of convolution i."""
         rows = w_plus.unbind(dim=1)
         x = self.constant.to(dtype).expand(len(w_plus), -1, -1, -1).contiguous(memory_format=torch.channels_last)
         image = None
