@@ -113,6 +113,16 @@ def test_crops_have_the_size_of_the_model_and_lie_in_the_run_folder(folder, tmp_
         assert Image.open(portrait.path).size == (SIZE, SIZE)
 
 
+def test_transparent_portraits_lie_on_white(tmp_path):
+    black = np.zeros((16, 16, 4), dtype=np.uint8)
+    black[8:, :, 3] = 255  # the lower half is opaque
+    write(tmp_path / "portraits/x.png", black)
+    _, prepared = prepare(aligned(tmp_path / "portraits"), tmp_path / "run")
+    pixels = np.asarray(Image.open(prepared.training[0].path))
+    assert (pixels[:8] == 255).all()
+    assert (pixels[8:] == 0).all()
+
+
 def test_a_name_cannot_leave_the_run_folder(tmp_path):
     assert crop_path(tmp_path, "../../x.png").parent == tmp_path / "crops"
 

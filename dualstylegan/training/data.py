@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
@@ -25,6 +25,8 @@ from torch import Tensor
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, NoFaceError, TrainingError, UsageError
 from dualstylegan.events import Event
+from dualstylegan.faces.crop import crop_face
+from dualstylegan.faces.face import crop_side_px, ffhq_matrix
 from dualstylegan.media.images import Picture, from_tensor, read_picture
 from dualstylegan.media.paths import atomic_output, expand_inputs
 from dualstylegan.recipe import Data, Template
@@ -32,9 +34,17 @@ from dualstylegan.training.portraits import Portrait, load_portrait
 
 CROPS, LEFT_OUT, INDEX = "crops", "left-out", "portraits.json"
 MARK = "dsg-made-from"  # PNG text key
+AT_ONCE = 16  # pictures decoded and searched together
 MEMORY_BYTES = 2 * 1024**3  # crops up to this much are kept in memory
 
 # ---------------------------------------------------------------------------------------------------------- preparing
+
+
+class _Job(NamedTuple):
+    name: str
+    source: Path
+    crop: Path
+    strict: bool  # whether the recipe's rules for what is good enough to train on apply
 
 
 @dataclass(frozen=True)
@@ -68,19 +78,22 @@ def prepare_portraits(
 
     held_out, others = split_held_out(sources, data.held_out, data.held_out_person)
     strict = set(others)
+    jobs = [_Job(name, sources[name], crop_path(folder, name), name in strict) for name in mine]
     left_out: dict[str, str] = {}
-    aligner = _Aligner(data, folder, size)
-    for count, name in enumerate(mine, 1):
-        path = crop_path(folder, name)
-        try:
-            aligner.align(name, sources[name], path, strict=name in strict)
-            yield Event("progress", verb, str(sources[name]), str(path), stage="data", current=count, total=len(mine))
-        except DualStyleGANError as error:
-            path.unlink(missing_ok=True)
-            left_out[name] = str(error)
-            yield Event(
-                "skipped", verb, str(sources[name]), message=str(error), stage="data", current=count, total=len(mine)
-            )
+    aligner = _Aligner(data, size)
+    for start in range(0, len(jobs), AT_ONCE):
+        part = jobs[start : start + AT_ONCE]
+        for count, (job, reason) in enumerate(zip(part, aligner.align(part), strict=True), start + 1):
+            if reason is not None:
+                job.crop.unlink(missing_ok=True)
+                left_out[job.name] = reason
+                yield Event(
+                    "skipped", verb, str(job.source), message=reason, stage="data", current=count, total=len(jobs)
+                )
+            else:
+                yield Event(
+                    "progress", verb, str(job.source), str(job.crop), stage="data", current=count, total=len(jobs)
+                )
     _write_json(folder / LEFT_OUT / f"{rank}-of-{processes}.json", left_out)
     wait("data")
 
@@ -207,67 +220,79 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 class _Aligner:
-    """Writes the aligned crop of one picture after another."""
+    """Writes the aligned crops of pictures, a batch at a time: detectors use a core for each."""
 
-    def __init__(self, data: Data, folder: Path, size: int):
+    def __init__(self, data: Data, size: int):
         self.data, self.size = data, size
-        self._detector = None
-        self._given: Mapping[str, Any] | None = None
+        self._detector: Any = None
+        self._given: Any = None
         self._faces_json = Path(data.faces_json or Path(data.folder) / "faces.json").expanduser()
         how: Any = {"landmarks": data.detector, "template": repr(data.template)}.get(data.alignment, "")
         if data.alignment == "faces.json":
             how = hashlib.sha256(_read_bytes(self._faces_json)).hexdigest()
-        self._mark = f"{size} px, {data.alignment} {how}, at least {data.min_crop_px} px, {data.min_inside} inside"
+        self._made_how = f"{size} px, {data.alignment} {how}, at least {data.min_crop_px} px, {data.min_inside} inside"
 
-    def align(self, name: str, source: Path, path: Path, *, strict: bool) -> None:
-        """Write the crop, unless it is there and made from the same. Raises BadFileError, NoFaceError.
+    def align(self, jobs: Sequence[_Job]) -> list[str | None]:
+        """Write the crop of each job, unless it is there and made from the same. Returns why not, one line each."""
+        reasons: list[str | None] = [None] * len(jobs)
+        todo: dict[int, tuple[Picture, str]] = {}
+        for place, job in enumerate(jobs):
+            try:
+                mark = self._mark(job)
+                if _mark_of(job.crop) != mark:
+                    todo[place] = _on_white(read_picture(job.source)), mark
+            except DualStyleGANError as error:
+                reasons[place] = str(error)
 
-        `strict` applies the recipe's rules for what is good enough to train on.
-        """
+        found = self._faces_found([picture for picture, _ in todo.values()])
+        for (place, (picture, mark)), faces in zip(todo.items(), found, strict=True):
+            job = jobs[place]
+            try:
+                _write_crop(job.crop, self._crop(job, picture, faces), mark)
+            except (BadFileError, NoFaceError, UsageError) as error:
+                reasons[place] = str(error)
+        return reasons
+
+    def _mark(self, job: _Job) -> str:
+        """What a crop is made from."""
         try:
-            stat = source.stat()
+            stat = job.source.stat()
         except OSError as error:
-            raise BadFileError(f"{source}: {error.strerror}.") from None
-        mark = f"{stat.st_size} bytes of {stat.st_mtime_ns}; {self._mark}; strict {strict}"
-        if _mark_of(path) == mark:
-            return
-        picture = read_picture(source)
-        if self.data.alignment == "aligned":
-            crop = _aligned_already(picture, self.size, source)
-        else:
-            matrix = self._crop_from_photo(name, picture, source)
-            if strict:
-                _demand_good(matrix, picture, self.data, source)
-            crop = _cut(picture, matrix, self.size)
-        _write_crop(path, crop, mark)
+            raise BadFileError(f"{job.source}: {error.strerror}.") from None
+        return f"{stat.st_size} bytes of {stat.st_mtime_ns}; {self._made_how}; strict {job.strict}"
 
-    def _crop_from_photo(self, name: str, picture: Picture, source: Path) -> np.ndarray:
-        from dualstylegan.faces.crop import ffhq_matrix
-
-        if self.data.alignment == "template":
-            return ffhq_matrix(template_points(self.data.template, picture.width, picture.height))
-        given = self.data.alignment == "faces.json"
-        faces = self._faces_given(name, source) if given else self._faces_found(picture)
-        if not faces:
-            raise NoFaceError(f"{source}: no face was found.")
-        largest = max(faces, key=lambda face: (face.box[2] - face.box[0]) * (face.box[3] - face.box[1]))
-        return np.asarray(largest.crop_from_photo)
-
-    def _faces_found(self, picture: Picture) -> Sequence[Any]:
+    def _faces_found(self, pictures: list[Picture]) -> list[Sequence[Any]]:
+        if self.data.alignment != "landmarks" or not pictures:
+            return [()] * len(pictures)
         if self._detector is None:
             from dualstylegan.faces.find import make_detector
 
-            self._detector = make_detector(self.data.detector, "cpu")
-        return self._detector.find([picture.pixels])[0]
+            self._detector = make_detector(self.data.detector)
+        return self._detector.find([picture.pixels for picture in pictures])
 
-    def _faces_given(self, name: str, source: Path) -> Sequence[Any]:
+    def _crop(self, job: _Job, picture: Picture, faces: Sequence[Any]) -> np.ndarray:
+        """uint8 (size, size, 3). Raises BadFileError, NoFaceError, UsageError."""
+        if self.data.alignment == "aligned":
+            return _aligned_already(picture, self.size, job.source)
+        if self.data.alignment == "template":
+            matrix = ffhq_matrix(template_points(self.data.template, picture.width, picture.height))
+        else:
+            faces = faces if self.data.alignment == "landmarks" else self._faces_given(job)
+            if not faces:
+                raise NoFaceError(f"{job.source}: no face was found.")
+            matrix = max(faces, key=lambda face: face.width).crop_from_photo
+        if job.strict:
+            _demand_good(matrix, picture, self.data, job.source)
+        return from_tensor(crop_face(picture.pixels, matrix, self.size))
+
+    def _faces_given(self, job: _Job) -> Sequence[Any]:
         if self._given is None:
             from dualstylegan.faces.faces_json import read_faces_json
 
             self._given = read_faces_json(self._faces_json)
-        if name not in self._given:
-            raise NoFaceError(f"{source}: {self._faces_json} does not mention it.")
-        return self._given[name]
+        if job.name not in self._given:
+            raise NoFaceError(f"{job.source}: {self._faces_json} does not mention it.")
+        return self._given[job.name]
 
 
 def template_points(template: Template, width: int, height: int) -> np.ndarray:
@@ -281,7 +306,7 @@ def template_points(template: Template, width: int, height: int) -> np.ndarray:
 
 def _demand_good(crop_from_photo: np.ndarray, picture: Picture, data: Data, source: Path) -> None:
     """Raises BadFileError for a crop of too few of the picture's own pixels, or that lies too much outside of it."""
-    side = 1 / float(np.sqrt(abs(np.linalg.det(crop_from_photo[:2, :2]))))
+    side = crop_side_px(crop_from_photo)
     if side < data.min_crop_px:
         raise BadFileError(f"{source}: the face's crop has {side:.0f} px, less than data.min_crop_px.")
     at = (np.arange(32) + 0.5) / 32
@@ -292,16 +317,18 @@ def _demand_good(crop_from_photo: np.ndarray, picture: Picture, data: Data, sour
         raise BadFileError(f"{source}: only {inside:.0%} of the face's crop lie in the picture (data.min_inside).")
 
 
+def _on_white(picture: Picture) -> Picture:
+    """A transparent picture as it looks on a page: what lies under full transparency may be any colour."""
+    if picture.alpha is None:
+        return picture
+    opacity = picture.alpha[..., None].astype(np.float32) / 255
+    return Picture((picture.pixels * opacity + 255 * (1 - opacity)).round().astype(np.uint8))
+
+
 def _aligned_already(picture: Picture, size: int, source: Path) -> np.ndarray:
     if picture.width != picture.height:
         raise BadFileError(f"{source}: {picture.width} x {picture.height} px; an aligned portrait is square.")
     return np.asarray(Image.fromarray(picture.pixels).resize((size, size), Image.Resampling.LANCZOS))
-
-
-def _cut(picture: Picture, crop_from_photo: np.ndarray, size: int) -> np.ndarray:
-    from dualstylegan.faces.crop import crop_face
-
-    return from_tensor(torch.as_tensor(crop_face(picture.pixels, crop_from_photo, size)))
 
 
 def _write_crop(path: Path, pixels: np.ndarray, mark: str) -> None:
