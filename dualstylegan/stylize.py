@@ -38,6 +38,7 @@ __all__ = ["Stylizer", "stylize_pictures"]
 
 VERB = "stylize"
 NO_FACE = ("copy", "skip")
+PICTURES_AT_ONCE = 4  # in the search for faces
 STRIPS_PER_SHEET = 40
 STRIP_PX = 256
 
@@ -203,8 +204,8 @@ class _Line:
     def run(self, tasks: Iterable[_Task]) -> Iterator[Event]:
         with WriteBehind() as self.writer:
             with closing(read_ahead(tasks, _read, nbytes=_nbytes)) as pictures:
-                for task, picture in pictures:
-                    yield from self._take_in(task, picture)
+                for group in _groups(pictures):
+                    yield from self._take_in(group)
                     if self._is_full():
                         yield from self._restyle_waiting()
                     yield from self._end(self.writer.finished())
@@ -213,29 +214,40 @@ class _Line:
         if self.sheets:
             yield from self.sheets.close()
 
-    def _take_in(self, task: _Task, picture: Picture | Exception) -> Iterator[Event]:
-        try:
+    def _take_in(self, group: Sequence[tuple[_Task, Picture | Exception]]) -> Iterator[Event]:
+        """Look for faces in a few pictures at once: the detector may have a core for each."""
+        for task, picture in group:
             if isinstance(picture, Exception):
-                raise picture
-            task.picture = picture
-            task.faces = self._faces(task)
-        except Exception as error:
+                yield task.failed(picture)
+            else:
+                task.picture = picture
+        tasks = [task for task, _ in group if task.picture]
+        for task, error in _together_or_alone(self._find, tasks):
             yield task.failed(error)
-            return task.forget()
-        if task.faces:
-            task.left = sum(task.wanted)
-            self.waiting.append(task)
-            return (yield from self._warn_of_size(task))
-        if self.no_face == "skip":
-            yield task.event("skipped", "no face found")
-            return task.forget()
-        task.left = 1
-        self.writer.submit((task, 0), lambda: _copy(task), nbytes=_nbytes(picture))
+            task.forget()
+        for task in tasks:
+            if not task.picture:
+                continue
+            if task.faces:
+                task.left = sum(task.wanted)
+                self.waiting.append(task)
+                yield from self._warn_of_size(task)
+            elif self.no_face == "copy":
+                task.left = 1
+                self.writer.submit((task, 0), partial(_copy, task), nbytes=_nbytes(task.picture))
+            else:
+                yield task.event("skipped", "no face found")
+                task.forget()
 
-    def _faces(self, task: _Task) -> list[Face]:
+    def _find(self, tasks: Sequence[_Task]) -> None:
         first = self.stylizers[0]
-        known = self.known_faces.get(task.source.path)
-        return first.find([task.picture.pixels])[0] if known is None else first.choose(known)
+        unknown = [task for task in tasks if task.source.path not in self.known_faces]
+        if unknown:
+            for task, faces in zip(unknown, first.find([task.picture.pixels for task in unknown]), strict=True):
+                task.faces = faces
+        for task in tasks:
+            if task.source.path in self.known_faces:
+                task.faces = first.choose(self.known_faces[task.source.path])
 
     def _warn_of_size(self, task: _Task) -> Iterator[Event]:
         lines = (stylizer.warning_about(face) for stylizer in self.stylizers for face in reversed(task.faces))
@@ -312,12 +324,12 @@ class _FullFrame:
 
     def __init__(self, stylizer: Stylizer, task: _Task, output: Path):
         self.stylizer, self.picture, self.output = stylizer, task.picture, output
-        self.frame = task.picture.pixels
+        self.frame = task.picture.pixels.copy()
         self.waiting: list[tuple[Tensor, Face]] = []
 
     @property
     def nbytes(self) -> int:
-        return self.frame.nbytes + sum(4 * portrait.numel() for portrait, _ in self.waiting)
+        return 2 * self.frame.nbytes + sum(4 * portrait.numel() for portrait, _ in self.waiting)
 
     def add(self, portrait: Tensor, face: Face) -> None:
         self.waiting.append((portrait, face))
@@ -333,7 +345,7 @@ class _FullFrame:
 
     def _paste(self) -> None:
         for portrait, face in self.waiting:
-            self.frame = self.stylizer.paste(self.frame, portrait, face)
+            self.stylizer.paste(self.frame, portrait, face, in_place=True)
         self.waiting = []
 
 
@@ -400,6 +412,19 @@ class _Sheets:
         write_picture(path, strip(*self.rows, labels=self.labels, row_labels=self.names, height_px=STRIP_PX))
         self.rows, self.names = [], []
         yield Event("note", VERB, output=str(path), message=f"Before and after: {path}")
+
+
+def _groups(pictures: Iterable[tuple[_Task, Picture | Exception]]) -> Iterator[list[tuple[_Task, Picture | Exception]]]:
+    """A few pictures at a time, fewer of large ones."""
+    group, held = [], 0
+    for task, picture in pictures:
+        group.append((task, picture))
+        held += 0 if isinstance(picture, Exception) else _nbytes(picture)
+        if len(group) == PICTURES_AT_ONCE or held > BUDGET_BYTES // 8:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
 
 
 def _together_or_alone(

@@ -28,6 +28,7 @@ from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError, did_
 from dualstylegan.faces.crop import crop_face, paste_face
 from dualstylegan.faces.face import Face
 from dualstylegan.faces.find import Detector, make_detector
+from dualstylegan.faces.masks import MASKS
 from dualstylegan.media.images import Picture, as_picture, read_picture
 
 STRUCTURE, COLOR, TRUNCATION = (
@@ -36,7 +37,6 @@ STRUCTURE, COLOR, TRUNCATION = (
     0.75,
 )  # the paper's, where neither the user nor the style's header says otherwise
 FACES = ("all", "largest")
-MASKS = ("face", "head", "crop")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 AnyPicture = Image.Image | np.ndarray
@@ -72,7 +72,7 @@ class Stylizer:
         **download: Any,
     ):
         """`style` is NAME:ID, a blend (`anime:42*0.7+anime:17*0.3`), NAME:PICTURE, or NAME or a loaded Style with
-        `exemplar`: an index, a name, a picture's path or a code (rows, dim) in Z+. None means the style's own default throughout.
+        `exemplar`: an index, a name, a picture's path or a code (rows, dim) in Z+. None means the style's own default.
 
         `weights` (one per row; 18 fit every smaller model) goes before `structure` and `color`, and these before the
         style's header. `truncation` scales the face's own W+ code towards zero. `wplus` encodes faces straight into W+.
@@ -86,7 +86,9 @@ class Stylizer:
         self.faces = faces
         self.preserve_color = preserve_color
 
-        self.request = parse_style(style) if isinstance(style, str) else StyleRequest(style.name, (StylePart(None, 1.0),))
+        self.request = (
+            parse_style(style) if isinstance(style, str) else StyleRequest(style.name, (StylePart(None, 1.0),))
+        )
         if exemplar is not None and not isinstance(exemplar, Tensor):
             self.request = StyleRequest(self.request.name, (StylePart(str(exemplar), 1.0),))
         self.style = _load(self.request.name, wplus, like, download) if isinstance(style, str) else style
@@ -144,15 +146,18 @@ class Stylizer:
 
         A picture without a face comes back unchanged. PIL images come back upright, with their transparency.
         """
-        if not isinstance(pictures, list | tuple):
-            return self([pictures])[0]
+        several = isinstance(pictures, list | tuple)
+        results = self._restyle(pictures if several else [pictures])
+        return results if several else results[0]
+
+    def _restyle(self, pictures: Sequence[AnyPicture]) -> list[AnyPicture]:
         sources = [as_picture(picture) for picture in pictures]
         frames = [source.pixels for source in sources]
         found = self.find(frames)
         everyone = [(frame, face) for frame, faces in zip(frames, found, strict=True) for face in faces]
         for _, face in everyone:
             if warning := self.warning_about(face):
-                warnings.warn(warning, stacklevel=2)
+                warnings.warn(warning, stacklevel=3)
         if not everyone:
             return [_same_kind(s.pixels, s, given) for s, given in zip(sources, pictures, strict=True)]
 
@@ -160,9 +165,9 @@ class Stylizer:
         portraits = iter(self.render(self.encode(crops)))
         styled = []
         for source, given, faces in zip(sources, pictures, found, strict=True):
-            frame = source.pixels
+            frame = source.pixels.copy()
             for face in faces:
-                frame = self.paste(frame, next(portraits), face)
+                self.paste(frame, next(portraits), face, in_place=True)
             styled.append(_same_kind(frame, source, given))
         return styled
 
@@ -208,16 +213,17 @@ class Stylizer:
 
         return self._in_batches(render, codes, (3, self.size, self.size))
 
-    def paste(self, frame: np.ndarray, crop: Tensor, face: Face, opacity: float = 1.0) -> np.ndarray:
-        """The frame with one portrait (3, S, S) in the face's place, through the mask; `frame` stays."""
-        return paste_face(frame, crop, face, mask=self.mask, opacity=opacity)
+    def paste(
+        self, frame: np.ndarray, crop: Tensor, face: Face, opacity: float = 1.0, *, in_place: bool = False
+    ) -> np.ndarray:
+        """The frame with one portrait (3, S, S) in the face's place, through the mask."""
+        return paste_face(frame, crop, face, mask=self.mask, opacity=opacity, in_place=in_place)
 
     def warning_about(self, face: Face) -> str | None:
         """One line where a face is so large that the portrait will look soft in its place."""
-        side_px = crop_side_px(face)
-        if side_px <= 2 * self.size:
+        if face.crop_side_px <= 2 * self.size:
             return None
-        return f"A face's crop is {side_px:.0f} px wide, the style draws {self.size}: it will look soft."
+        return f"A face's crop is {face.crop_side_px:.0f} px wide, the style draws {self.size}: it will look soft."
 
     def _choose_encoder(self, wplus: bool) -> nn.Module:
         encoder = self.style.encoder_wplus if wplus else self.style.encoder
@@ -380,11 +386,6 @@ def choose_weights(
     if not all(np.isfinite(weight) for weight in chosen):
         raise UsageError("Weights are numbers, 0 (none of the style) to 1 (all of it).")
     return chosen
-
-
-def crop_side_px(face: Face) -> float:
-    """The side of a face's crop in the photo, px: `crop_from_photo` shrinks it to 1."""
-    return 1 / float(np.sqrt(abs(np.linalg.det(face.crop_from_photo[:2, :2]))))
 
 
 def _area(face: Face) -> float:

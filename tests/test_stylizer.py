@@ -1,4 +1,4 @@
-"""The Stylizer: same kinds out as in, faces restyled and nothing else touched, settings in their order of precedence."""
+"""The Stylizer: same kinds out as in, faces restyled and nothing else, settings in their order of precedence."""
 
 from __future__ import annotations
 
@@ -195,7 +195,8 @@ def test_weights_of_eighteen_rows_fit_smaller_models():
 
 
 def test_a_styles_header_brings_its_own_defaults(tmp_path):
-    own = dict(weights=list(row_weights(10, 0.1, 0.2)), truncation=0.5, mask="crop", default_exemplar="cyd.png")
+    weights = list(row_weights(10, 0.1, 0.2))
+    own = {"weights": weights, "truncation": 0.5, "mask": "crop", "default_exemplar": "cyd.png"}
     stylizer = make(str(tiny_style(tmp_path, **own)))
     assert stylizer.weights == row_weights(10, 0.1, 0.2)
     assert (stylizer.truncation, stylizer.mask) == (0.5, "crop")

@@ -49,7 +49,9 @@ def drawn_photo(width: int = 320, height: int = 240, faces=((160, 120, 40),), se
     for x, y, r in faces:
         draw.ellipse((x - r, y - 1.3 * r, x + r, y + 1.3 * r), SKIN)
         for side in (-1, 1):
-            draw.ellipse((x + side * 0.4 * r - 2, y - 0.3 * r - 2, x + side * 0.4 * r + 2, y - 0.3 * r + 2), (30, 30, 30))
+            draw.ellipse(
+                (x + side * 0.4 * r - 2, y - 0.3 * r - 2, x + side * 0.4 * r + 2, y - 0.3 * r + 2), (30, 30, 30)
+            )
         draw.line((x - 0.35 * r, y + 0.6 * r, x + 0.35 * r, y + 0.6 * r), (150, 40, 40), 2)
     return np.array(image)
 
@@ -80,15 +82,17 @@ class DrawnFaces:
 
 def face_points(x: float, y: float, r: float) -> np.ndarray:
     """Sixty-eight points (68, 2) of a frontal face centred on (x, y), `r` half as wide, in iBUG order."""
-    angles = np.linspace(np.pi, 0, 17)
-    jaw = np.stack([np.cos(angles), 1.3 * np.sin(angles)], -1)
-    brows = [(side * v, -0.5) for side, span in ((1, (-0.7, -0.15)), (1, (0.15, 0.7))) for v in np.linspace(*span, 5)]
+    sides = (-1, 1)
+    jaw = _ellipse(np.linspace(np.pi, 0, 17), (0, 0), (1, 1.3))
+    brows = [(v, -0.5) for side in sides for v in np.sort(side * np.linspace(0.15, 0.7, 5))]
     nose = [(0, v) for v in np.linspace(-0.25, 0.15, 4)] + [(v, 0.25) for v in np.linspace(-0.2, 0.2, 5)]
-    ring6 = np.stack([np.cos(np.linspace(np.pi, 3 * np.pi, 7)[:-1]), 0.5 * np.sin(np.linspace(np.pi, 3 * np.pi, 7)[:-1])], -1)
-    eyes = np.concatenate([ring6 * 0.15 + (-0.4, -0.3), ring6 * 0.15 + (0.4, -0.3)])
-    turn = np.linspace(np.pi, 3 * np.pi, 13)[:-1]
-    lips = np.stack([0.35 * np.cos(turn), 0.12 * np.sin(turn)], -1) + (0, 0.6)
-    turn = np.linspace(np.pi, 3 * np.pi, 9)[:-1]
-    inner = np.stack([0.25 * np.cos(turn), 0.04 * np.sin(turn)], -1) + (0, 0.6)
-    points = np.concatenate([jaw, brows, nose, eyes, lips, inner])
-    return (points * r + (x, y)).astype(np.float32)
+    eyes = [_ellipse(np.linspace(-np.pi, np.pi, 7)[:-1], (0.4 * side, -0.3), (0.15, 0.07)) for side in sides]
+    lips = _ellipse(np.linspace(-np.pi, np.pi, 13)[:-1], (0, 0.6), (0.35, 0.12))
+    inner = _ellipse(np.linspace(-np.pi, np.pi, 9)[:-1], (0, 0.6), (0.25, 0.04))
+    points = np.concatenate([jaw, brows, nose, *eyes, lips, inner])
+    return (points * r + np.array([x, y])).astype(np.float32)
+
+
+def _ellipse(angles: np.ndarray, center: tuple[float, float], radii: tuple[float, float]) -> np.ndarray:
+    """Points (n, 2) of an ellipse; angles grow clockwise, from the right."""
+    return np.stack([np.cos(angles), np.sin(angles)], -1) * radii + np.array(center)
