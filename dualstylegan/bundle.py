@@ -155,6 +155,8 @@ def _replacing(folder: Path) -> Iterator[Path]:
 
 def _write_header(folder: Path, header: Mapping[str, Any]) -> None:
     (folder / HEADER).write_text(json.dumps(header, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for file in folder.glob("*.safetensors"):
+        shutil.copymode(folder / HEADER, file)  # safetensors writes for the owner's eyes only
 
 
 def _for_disk(tensors: Mapping[str, Tensor], half: bool) -> State:

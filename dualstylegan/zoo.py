@@ -12,20 +12,26 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import math
 import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from dualstylegan.errors import DownloadError, OfflineError, UsageError, did_you_mean
+from dualstylegan.events import Event
 
+Result = TypeVar("Result")
 Notify = Callable[[str], None]
 Progress = Callable[[str, int, int | None], None]
 
@@ -317,6 +323,45 @@ def fetch(
                 notify(f"{name}: {found.licence}")
             _download(file, target, notify, progress)
     return target
+
+
+def as_events(verb: str, work: Callable[[Notify, Progress], Result]) -> Generator[Event, None, Result]:
+    """Run `work(notify, progress)` beside, and yield what it says as events; `yield from` gives its result.
+
+    A verb is a generator and may not wait in silence for a download. Progress is in megabytes.
+    """
+    said: SimpleQueue[Event | _Ended] = SimpleQueue()
+    last_s = 0.0
+
+    def notify(line: str) -> None:
+        said.put(Event("note", verb, message=line))
+
+    def progress(file: str, done: int, total: int | None) -> None:
+        nonlocal last_s
+        if done == total or time.monotonic() - last_s > 0.2:
+            last_s = time.monotonic()
+            whole = None if total is None else math.ceil(total / 1e6)
+            said.put(Event("progress", verb, stage=f"{file} (MB)", current=math.ceil(done / 1e6), total=whole))
+
+    def run() -> None:
+        try:
+            said.put(_Ended(result=work(notify, progress)))
+        except BaseException as error:
+            said.put(_Ended(error=error))
+
+    # daemon: Ctrl-C need not wait for the server, and what has come so far is kept
+    Thread(target=run, daemon=True).start()
+    while not isinstance(event := said.get(), _Ended):
+        yield event
+    if event.error is not None:
+        raise event.error
+    return event.result
+
+
+@dataclass(frozen=True)
+class _Ended:
+    result: Any = None
+    error: BaseException | None = None
 
 
 def local_path(name: str, part: str) -> Path:
