@@ -36,6 +36,8 @@ class FaceAlignmentDetector:
         package = _import()
         _demand_weights(package, patient)
         self.min_face = min_face
+        if str(device) == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -1,0 +1,256 @@
+"""`align`: photos in, FFHQ-aligned portraits and faces.json out."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
+from dualstylegan.events import Event, Kind
+from dualstylegan.faces.crop import crop_face
+from dualstylegan.faces.face import Face
+from dualstylegan.faces.faces_json import entry_of, faces_of, read_entries, read_faces_json, write_entries
+from dualstylegan.faces.find import Detector, make_detector
+from dualstylegan.media.images import Picture, from_tensor, read_picture, write_picture
+from dualstylegan.media.paths import Source, expand_inputs, is_complete, output_folder
+from dualstylegan.media.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
+
+VERB = "align"
+FACES = ("all", "largest")
+SIZE = 1024  # FFHQ's own
+MOST_AT_ONCE = 8  # pictures whose faces are looked for together
+
+log = logging.getLogger(__name__)
+
+
+def align_pictures(
+    inputs: Iterable[str | Path],
+    *,
+    output: str | Path = "faces",
+    size: int = SIZE,
+    faces: str = "all",
+    landmarks: str | Path | None = None,
+    detector: str | Detector = "auto",
+    min_face: float | None = None,
+    device: str = "auto",
+    skip_existing: bool = False,
+    dry_run: bool = False,
+) -> Iterator[Event]:
+    """Cut the faces out of the pictures that `inputs` name into the folder `output`, with a faces.json beside them.
+
+    The largest face of `a/b.jpg` becomes `a/b.png`, the others `a/b-2.png`, ...; `size` px wide, or none are written
+    when it is 0. `landmarks` is a faces.json whose faces are taken instead of looking for them. An older faces.json in
+    the folder is added to: what it says of other pictures stays. `skip_existing` passes over pictures that it knows and
+    whose crops are complete.
+
+    Yields one `done`, `skipped` (no face, or already there) or `failed` event per picture between `plan` and `summary`;
+    one bad picture stops nothing. Raises, before any work, UsageError for what cannot be asked and BadFileError for
+    a faces.json that cannot be read.
+    """
+    if faces not in FACES:
+        raise UsageError(f"--faces is all or largest, not '{faces}'.")
+    if size < 0 or size > 8192:
+        raise UsageError(f"--size is the side of a crop in pixels, up to 8192, or 0 for none; not {size}.")
+    folder = output_folder(output, "faces")
+    if folder is None:
+        raise UsageError(f"-o {output}: align writes into a folder.")
+    sources = expand_inputs(inputs, exclude=folder, kinds=("picture",))
+    known = read_faces_json(landmarks) if landmarks else None
+    job = _Job(folder, size, _Record(folder / "faces.json"))
+    tasks = [_Task(source, stem) for source, stem in zip(sources, _stems(sources), strict=True)]
+    tally: Counter[str] = Counter()
+
+    def work() -> Iterator[Event]:
+        todo = []
+        for task in tasks:
+            if task.source.problem:
+                yield task.event("failed", f"{task.source.path}: {task.source.problem}.")
+            elif skip_existing and job.has(task):
+                yield task.event("skipped", "already there")
+            else:
+                todo.append(task)
+        if dry_run:
+            for task in todo:
+                yield task.event("note", f"would become {folder / task.stem}.png")
+            return
+        finder = None
+        if todo and known is None:
+            finder = make_detector(detector, device, min_face=min_face) if isinstance(detector, str) else detector
+            if note := getattr(finder, "note", None):
+                yield Event("note", VERB, message=f"the embedded detector is used: {note}")
+        try:
+            yield from _run(todo, job, finder, known, largest=faces == "largest")
+        finally:
+            job.record.save()  # after Ctrl-C too: what has been cut is known
+
+    yield Event("plan", VERB, total=len(tasks))
+    for event in work():
+        tally[event.kind] += 1
+        tally["faces"] += event.data.get("faces", 0)
+        yield event
+    counts = {kind: tally[kind] for kind in ("done", "skipped", "failed", "faces")}
+    message = f"{tally['done']} done ({tally['faces']} faces), {tally['skipped']} skipped, {tally['failed']} failed"
+    yield Event("summary", VERB, message=message, data=counts)
+
+
+@dataclass
+class _Task:
+    """One picture. `stem` is its largest crop's path below the output folder, without the extension."""
+
+    source: Source
+    stem: str
+    picture: Picture | None = None
+    faces: list[Face] = field(default_factory=list)  # the largest first
+
+    @property
+    def file(self) -> str:
+        return self.source.relative.as_posix()
+
+    @property
+    def crops(self) -> list[str]:
+        """The crops' paths below the output folder."""
+        return [
+            f"{self.stem}.png" if not number else f"{self.stem}-{number + 1}.png" for number in range(len(self.faces))
+        ]
+
+    def event(self, kind: Kind, message: str | None = None, outputs: Sequence[Path] = ()) -> Event:
+        paths = [str(path) for path in outputs]
+        data = {"faces": len(self.faces), "outputs": paths} if kind == "done" else {}
+        return Event(kind, VERB, str(self.source.path), paths[0] if paths else None, message, data=data)
+
+    def failed(self, error: Exception) -> Event:
+        log.debug("%s failed", self.source.path, exc_info=error)
+        known = isinstance(error, DualStyleGANError)
+        return self.event("failed", str(error) if known else f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True)
+class _Job:
+    folder: Path
+    size: int
+    record: _Record
+
+    def has(self, task: _Task) -> bool:
+        """Whether an earlier run did all of this picture, at this size."""
+        entries = self.record.of(task.file)
+        if not self.size:
+            return bool(entries)
+        return bool(entries) and all(
+            entry.get("size") == self.size and entry.get("crop") and is_complete(self.folder / entry["crop"])
+            for entry in entries
+        )
+
+    def write(self, task: _Task) -> list[Path]:
+        """Cut and write every face of a picture, then note them; returns the files."""
+        written = []
+        for face, crop in zip(task.faces, task.crops, strict=True):
+            if self.size:
+                pixels = from_tensor(crop_face(task.picture.pixels, face.crop_from_photo, self.size))
+                write_picture(self.folder / crop, pixels)
+                written.append(self.folder / crop)
+        size = self.size or None
+        entries = zip(task.faces, task.crops, strict=True)
+        self.record.set(task.file, [entry_of(task.file, face, crop if size else None, size) for face, crop in entries])
+        return written
+
+
+class _Record:
+    """faces.json in the making."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._of: dict[str, list[dict[str, Any]]] = {}
+        self._changed = False
+        if path.exists():
+            for entry in read_entries(path):
+                self._of.setdefault(entry["file"], []).append(entry)
+
+    def of(self, file: str) -> list[dict[str, Any]]:
+        return self._of.get(file, [])
+
+    def set(self, file: str, entries: list[dict[str, Any]]) -> None:
+        self._of[file] = entries
+        self._changed = True
+
+    def save(self) -> None:
+        if self._changed:
+            write_entries(self.path, [entry for file in sorted(self._of) for entry in self._of[file]])
+
+
+def _run(
+    tasks: Sequence[_Task], job: _Job, finder: Detector | None, known: dict[str, list[Face]] | None, largest: bool
+) -> Iterator[Event]:
+    """Decode ahead, look for faces in several pictures at once, cut and write behind."""
+
+    def finish(ended: Iterable[tuple[_Task, list[Path] | Exception]]) -> Iterator[Event]:
+        for task, outcome in ended:
+            task.picture = None
+            yield task.failed(outcome) if isinstance(outcome, Exception) else task.event("done", outputs=outcome)
+
+    def find(batch: list[_Task]) -> Iterator[Event]:
+        for task, found in zip(batch, _faces(batch, finder, known), strict=True):
+            if isinstance(found, Exception):
+                yield task.failed(found)
+            elif not found:
+                yield task.event("skipped", "no face found")
+            else:
+                ordered = sorted(found, key=lambda face: face.crop_side_px, reverse=True)
+                task.faces = ordered[:1] if largest else ordered
+                writer.submit(task, lambda task=task: job.write(task), nbytes=_nbytes(task.picture))
+                continue
+            task.picture = None
+
+    batch: list[_Task] = []
+    with WriteBehind() as writer:
+        with closing(read_ahead(tasks, lambda task: read_picture(task.source.path), nbytes=_nbytes)) as pictures:
+            for task, picture in pictures:
+                if isinstance(picture, Exception):
+                    yield task.failed(picture)
+                    continue
+                task.picture = picture
+                batch.append(task)
+                if len(batch) >= MOST_AT_ONCE or sum(_nbytes(task.picture) for task in batch) > BUDGET_BYTES:
+                    yield from find(batch)
+                    batch = []
+                yield from finish(writer.finished())
+        yield from find(batch)
+        yield from finish(writer.drain())
+
+
+def _faces(
+    batch: list[_Task], finder: Detector | None, known: dict[str, list[Face]] | None
+) -> list[list[Face] | Exception]:
+    """The faces of each picture, or why they could not be had."""
+    if known is not None:
+        missing = "the faces.json given with --landmarks does not mention it"
+        found = [faces_of(known, task.source) for task in batch]
+        return [
+            BadFileError(f"{task.source.path}: {missing}.") if faces is None else faces
+            for task, faces in zip(batch, found, strict=True)
+        ]
+    try:
+        return list(finder.find([task.picture.pixels for task in batch]))
+    except Exception as error:
+        if len(batch) == 1:
+            return [error]
+        return [_faces([task], finder, known)[0] for task in batch]  # one bad picture must not take the others along
+
+
+def _stems(sources: Sequence[Source]) -> list[str]:
+    """Each crop's path without extension: the picture's, or with its extension where two would be the same."""
+    plain = [PurePosixPath(source.relative.as_posix()).with_suffix("").as_posix() for source in sources]
+    counts = Counter(plain)
+    return [
+        stem if counts[stem] == 1 else source.relative.as_posix() for stem, source in zip(plain, sources, strict=True)
+    ]
+
+
+def _nbytes(picture: Picture) -> int:
+    return int(np.asarray(picture.pixels).nbytes)
