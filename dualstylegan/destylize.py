@@ -27,13 +27,15 @@ from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Destylize
 from dualstylegan.training import losses
 from dualstylegan.training.fitting import fit_portraits
+from dualstylegan.training.intrinsic import encode
 from dualstylegan.training.optimize import (
     RateSchedule,
     frozen,
     optimize_rows,
     portrait_noise,
 )
-from dualstylegan.training.portraits import Portrait, load_portrait, preview, resized
+from dualstylegan.training.perception import Perception
+from dualstylegan.training.portraits import Portrait, load_portrait, preview
 from dualstylegan.training.results import PortraitResults, fingerprint, network_fingerprint, share
 
 
@@ -44,7 +46,7 @@ def destylize_portraits(
     generator: Generator,
     finetuned: Generator,
     encoder: torch.nn.Module,
-    perception,
+    perception: Perception,
     settings: Destylize,
     seed: int,
     device: torch.device | str = "cpu",
@@ -56,16 +58,19 @@ def destylize_portraits(
     """Destylize this process's share of `portraits` into `folder`, one file per portrait as its batch ends.
 
     Portraits already done with the same settings, networks and pixels are passed over. There is no collective call:
-    `check` is called between batches and may raise when another process has failed. Codes do not depend on batch or
-    process count (to 1e-3: floats add up in another order). Raises UsageError for an encoder that does not give Z+
-    codes of this generator, BadFileError for a portrait that cannot be read, TrainingError when a loss is not finite.
+    `check` is called between batches and may raise when another process has failed. On a CPU codes do not depend on the
+    batch, the number of threads or of processes (fitting.py says how). Raises UsageError for an encoder that does not
+    give Z+ codes of this generator, BadFileError for a portrait that cannot be read, TrainingError when a loss is not
+    finite.
     """
     _demand_fitting_encoder(encoder, generator)
     device = torch.device(device)
     results = PortraitResults(folder)
     paths = {name: Path(path) for name, path in portraits}
     mine = share(sorted(paths), rank, processes)
-    marks = _fingerprints(mine, paths, settings, seed, network_fingerprint(generator, finetuned, encoder))
+    marks = _fingerprints(
+        mine, paths, settings, seed, network_fingerprint(generator, finetuned, encoder), perception.names
+    )
 
     def fit_of(part: Sequence[str]) -> _Fit:
         images = torch.stack([load_portrait(paths[name], generator.size) for name in part]).to(device)
@@ -89,10 +94,12 @@ class _Fit:
     """The three stages on one batch of portraits (B, 3, size, size) in [-1, 1]."""
 
     def __init__(self, images, names, generator, finetuned, encoder, perception, settings: Destylize, seed: int):
-        self.images, self.generator, self.finetuned, self.encoder = images, generator, finetuned, encoder
+        self.generator, self.finetuned, self.encoder = generator, finetuned, encoder
         self.settings, self.perception = settings, perception
         with torch.no_grad():
-            self.extrinsic = self._encode(images)  # stage 1
+            self.extrinsic = encode(encoder, images)  # stage 1
+            self.wanted = perception.lpips_features(images)
+            self.person = perception.identity(images) if settings.identity else None
         self.codes = self.extrinsic.clone().requires_grad_()
         self.noise = portrait_noise(generator.noise_sizes(), seed, names, images.device)
 
@@ -111,9 +118,9 @@ class _Fit:
     def losses(self) -> dict[str, Tensor]:
         settings = self.settings
         fitted = self.finetuned(self.codes, noise=self.noise)
-        terms = {"perceptual": settings.perceptual * self.perception.lpips(fitted, self.images)}
+        terms = {"perceptual": settings.perceptual * self.perception.lpips(fitted, self.wanted)}
         if settings.identity:
-            terms["identity"] = settings.identity * self.perception.identity_distance(fitted, self.images)
+            terms["identity"] = settings.identity * self.perception.identity_distance(fitted, self.person)
         terms["spread"] = settings.spread * losses.row_spread(self.codes)
         terms["noise"] = settings.noise * losses.noise_correlation(self.noise)
         return terms
@@ -124,19 +131,16 @@ class _Fit:
         settings = self.settings
         fit = self.finetuned(self.codes.detach(), noise=self.noise)
         codes = self._with_encoder_rows(self.codes.detach())
-        face = self.generator(codes, truncation=settings.truncation).clamp(-1, 1)
-        intrinsic = self._with_encoder_rows(self._encode(face))
+        face = self.generator(codes, truncation=settings.truncation)
+        intrinsic = self._with_encoder_rows(encode(self.encoder, face))
         return {
             "intrinsic": intrinsic,
             "extrinsic": self.extrinsic,
-            "perceptual": self.perception.lpips(fit, self.images),
+            "perceptual": self.perception.lpips(fit, self.wanted),
             "reconstruction_preview": preview(self.generator(self.extrinsic)),
             "fit_preview": preview(fit),
             "face_preview": preview(self.generator(intrinsic)),
         }
-
-    def _encode(self, images: Tensor) -> Tensor:
-        return self.encoder(resized(images, self.encoder.input_size))
 
     def _with_encoder_rows(self, codes: Tensor) -> Tensor:
         # 8 by default, though colour rows begin at 7: row 7 is also read by the last structure layers' ToRGB.
@@ -169,9 +173,9 @@ def destylization_grid(folder: Path, portraits: Sequence[Portrait | tuple[str, P
     return strip(*rows, labels=labels, row_labels=[name for name, _ in chosen], height_px=max(128, rows[0][1].shape[0]))
 
 
-def _fingerprints(names, paths, settings: Destylize, seed: int, networks: str) -> dict[str, str]:
+def _fingerprints(names, paths, settings: Destylize, seed: int, networks: str, judges: dict) -> dict[str, str]:
     # The batch does not change the codes, so a batch halved for memory may go on with what is there.
-    shared = (replace(settings, batch=0), seed, networks)
+    shared = (replace(settings, batch=0), seed, networks, sorted(judges.items()))
     return {name: fingerprint(*shared, name, hashlib.sha256(paths[name].read_bytes()).digest()) for name in names}
 
 

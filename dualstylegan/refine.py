@@ -25,6 +25,7 @@ from dualstylegan.recipe import Refine
 from dualstylegan.training import losses
 from dualstylegan.training.fitting import fit_portraits
 from dualstylegan.training.optimize import frozen, optimize_rows, portrait_noise
+from dualstylegan.training.perception import Perception
 from dualstylegan.training.portraits import Portrait, load_portrait, preview
 from dualstylegan.training.results import PortraitResults, fingerprint, network_fingerprint, share
 
@@ -39,7 +40,7 @@ def refine_codes(
     names: Sequence[str],
     intrinsic: Tensor,
     extrinsic: Tensor,
-    perception,
+    perception: Perception,
     settings: Refine,
     seed: int,
     device: torch.device | str = "cpu",
@@ -62,7 +63,7 @@ def refine_codes(
     if strangers:
         raise TrainingError(f"There is no portrait of exemplar '{strangers[0]}': refining compares with the pictures.")
     mine = share(sorted(codes), rank, processes)
-    marks = _fingerprints(mine, paths, codes, settings, seed, network_fingerprint(model))
+    marks = _fingerprints(mine, paths, codes, settings, seed, network_fingerprint(model), perception.names)
 
     def fit_of(part: Sequence[str]) -> _Fit:
         images = torch.stack([load_portrait(paths[name], model.size) for name in part]).to(device)
@@ -79,14 +80,15 @@ class _Fit:
     """The codes of one batch of portraits (B, 3, size, size) in [-1, 1]."""
 
     def __init__(self, images, names, intrinsic, extrinsic, model, perception, settings: Refine, seed: int):
-        self.images, self.intrinsic, self.model = images, intrinsic, model
+        self.intrinsic, self.model = intrinsic, model
         self.settings, self.perception = settings, perception
         self.before = extrinsic
         self.structure = extrinsic[:, :STRUCTURE_ROWS].clone().requires_grad_()
         self.color = extrinsic[:, STRUCTURE_ROWS:].clone().requires_grad_()
         self.noise = portrait_noise(model.generator.noise_sizes(), seed, names, images.device)
         with torch.no_grad():
-            self.target = perception.features(images)[CX_LAYER]
+            self.wanted = perception.lpips_features(images)
+            self.wanted_features = perception.features(images, (CX_LAYER,))[CX_LAYER]
 
     def steps(self):
         settings = self.settings
@@ -98,11 +100,11 @@ class _Fit:
     def losses(self) -> dict[str, Tensor]:
         settings = self.settings
         drawn = self.model(self.intrinsic, self.code(), noise=self.noise)
-        drawn_features = self.perception.features(drawn)[CX_LAYER]
+        features = self.perception.features(drawn, (CX_LAYER,))[CX_LAYER]
         return {
-            "perceptual": settings.perceptual * self.perception.lpips(drawn, self.images),
+            "perceptual": settings.perceptual * self.perception.lpips(drawn, self.wanted),
             # centred per picture: centred over the batch, one portrait's result would depend on the others
-            "contextual": settings.contextual * losses.contextual_loss(drawn_features, self.target, center="row"),
+            "contextual": settings.contextual * losses.contextual_loss(features, self.wanted_features, center="row"),
             "noise": settings.noise * losses.noise_correlation(self.noise),
         }
 
@@ -117,8 +119,8 @@ class _Fit:
         new = self.model(self.intrinsic, refined)
         return {
             "refined": refined,
-            "before": self.perception.lpips(old, self.images),
-            "after": self.perception.lpips(new, self.images),
+            "before": self.perception.lpips(old, self.wanted),
+            "after": self.perception.lpips(new, self.wanted),
             "before_preview": preview(old),
             "after_preview": preview(new),
         }
@@ -149,8 +151,8 @@ def refinement_grid(folder: Path, portraits: Sequence[Portrait | tuple[str, Path
     return strip(*rows, labels=["portrait", "before", "after"], row_labels=names, height_px=max(128, len(rows[0][0])))
 
 
-def _fingerprints(names, paths, codes, settings: Refine, seed: int, network: str) -> dict[str, str]:
-    shared = (replace(settings, batch=0), seed, network)
+def _fingerprints(names, paths, codes, settings: Refine, seed: int, network: str, judges: dict) -> dict[str, str]:
+    shared = (replace(settings, batch=0), seed, network, sorted(judges.items()))
     return {
         name: fingerprint(
             *shared,
