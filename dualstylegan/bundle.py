@@ -676,6 +676,8 @@ def _new_encoder(described: dict[str, Any], header: Header) -> nn.Module:
         case "psp":
             return PSPEncoder(rows, dim, size, space=described["space"])
         case "small":
-            return SmallEncoder(rows, dim, size, channels=described["channels"])
+            encoder = SmallEncoder(rows, dim, size, channels=described["channels"])
+            encoder.space = described["space"]
+            return encoder
         case unknown:
             raise BadFileError(f"{header['name']}: encoder '{unknown}' is unknown to this version; upgrade dsg.")
