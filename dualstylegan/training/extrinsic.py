@@ -21,8 +21,9 @@ from dualstylegan.training.processes import Processes
 class ExtrinsicStage:
     """A stage that trains the extrinsic path of `model` against `adversary`; g, f and E stay as they are.
 
-    `share` is (micro-batch, accumulation) of this process. A subclass has `name`, `steps`, `_draw`, `_fakes` (images
-    without a gradient), `_generate` (weighted terms) and `grid`.
+    `share` is (micro-batch, accumulation) of this process. A subclass has `name`, `steps`, `_draw`, `_codes`,
+    `_generate` (weighted terms) and `grid`. All chance is in `_draw`, before a batch is cut for accumulation, so that
+    cutting it changes no gradient, but for what D's batch statistics do.
     """
 
     name: str
@@ -51,7 +52,7 @@ class ExtrinsicStage:
 
     @property
     def phases(self) -> list[Phase]:
-        phases = self.adversary.phases(self._draw, self._fakes)
+        phases = self.adversary.phases(self._draw, self._render)
         phases.append(Phase("generator", 1, self.optimizer, self._draw, self._generate))
         if self.settings.path:
             every = self.settings.path_every
@@ -59,9 +60,6 @@ class ExtrinsicStage:
         return phases
 
     def _draw(self, step: int) -> Batch:
-        raise NotImplementedError
-
-    def _fakes(self, batch: Batch) -> Tensor:
         raise NotImplementedError
 
     def _generate(self, batch: Batch) -> dict[str, Tensor]:
@@ -73,8 +71,7 @@ class ExtrinsicStage:
 
     def _render(self, batch: Batch) -> Tensor:
         intrinsic, extrinsic = self._codes(batch)
-        noise = self.model.generator.fresh_noise(len(intrinsic))
-        return self.model(intrinsic, extrinsic, intrinsic_space="w+", extrinsic_space="w+", noise=noise)
+        return self.model(intrinsic, extrinsic, intrinsic_space="w+", extrinsic_space="w+", noise=batch["noise"])
 
     def _draw_half(self, step: int) -> Batch:
         return half(self._draw(step), self.per_process)
@@ -83,8 +80,7 @@ class ExtrinsicStage:
         """Path lengths in both codes: the path that is trained reads the extrinsic one."""
         codes = torch.cat(self._codes(batch), dim=1).requires_grad_(True)
         intrinsic, extrinsic = codes.chunk(2, dim=1)
-        noise = self.model.generator.fresh_noise(len(codes))
-        images = self.model(intrinsic, extrinsic, intrinsic_space="w+", extrinsic_space="w+", noise=noise)
+        images = self.model(intrinsic, extrinsic, intrinsic_space="w+", extrinsic_space="w+", noise=batch["noise"])
         return self.path.term(images, codes)
 
     def after(self, step: int) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from dualstylegan.events import Event
 from dualstylegan.training.processes import Processes
 from dualstylegan.training.run import RandomState, RunFolder
 
-Batch = dict[str, Any]  # tensors whose first axis counts samples, or plain values that all samples share
+Batch = dict[str, Any]  # tensors, or lists of tensors, whose first axis counts samples; or values that samples share
 
 
 class Phase(NamedTuple):
@@ -242,15 +243,24 @@ def seed_for(seed: int, *names: object) -> int:
 
 
 def split(batch: Batch, parts: int) -> list[tuple[Batch, float]]:
-    """A batch cut into `parts` along its samples, each with its share of them; what is no tensor goes to every part.
+    """A batch cut into `parts` along its samples, each with its share of them; what samples share goes to every part.
 
     Fewer samples than parts (a halved batch) give as many parts as there are samples.
     """
     samples = next(len(value) for value in batch.values() if isinstance(value, Tensor))
-    parts = min(parts, samples)
-    cut = {name: value.tensor_split(parts) for name, value in batch.items() if isinstance(value, Tensor)}
-    pieces = [{name: cut[name][i] if name in cut else batch[name] for name in batch} for i in range(parts)]
-    return [(piece, next(len(v) for v in piece.values() if isinstance(v, Tensor)) / samples) for piece in pieces]
+    edges = [round(samples * i / min(parts, samples)) for i in range(min(parts, samples) + 1)]
+    return [(cut(batch, slice(a, b)), (b - a) / samples) for a, b in itertools.pairwise(edges)]
+
+
+def cut(batch: Batch, which: slice) -> Batch:
+    """Some samples of a batch."""
+
+    def part(value: Any) -> Any:
+        if isinstance(value, list):
+            return [item[which] for item in value]
+        return value[which] if isinstance(value, Tensor) else value
+
+    return {name: part(value) for name, value in batch.items()}
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dualstylegan.training.loop import Batch
+from dualstylegan.training.loop import Batch, cut
 from dualstylegan.training.losses import path_lengths
 from dualstylegan.training.processes import Processes
 
@@ -39,5 +39,4 @@ class PathLengths:
 
 def half(batch: Batch, samples: int) -> Batch:
     """Half of a batch of `samples`, at least one: differentiating twice costs as much again."""
-    count = max(1, samples // 2)
-    return {name: value[:count] if isinstance(value, Tensor) else value for name, value in batch.items()}
+    return cut(batch, slice(max(1, samples // 2)))

@@ -59,7 +59,10 @@ class StructureStage(ExtrinsicStage):
 
     @torch.no_grad()
     def _draw(self, step: int, count: int | None = None) -> Batch:
-        """Codes z1, z2 and z2~, and the target picture, which is also what D takes for real."""
+        """Codes z1, z2 and z2~, and the target picture, which is also what D takes for real.
+
+        Everything is drawn with the stored noise (None): noise is nothing that the path should learn.
+        """
         generator, rows = self.model.generator, self.rows_at(step)
         first, second = (self.faces.draw(count or self.per_process) for _ in range(2))
         target = generator(torch.cat([first[:, :rows], second[:, rows:]], dim=1))
@@ -67,17 +70,11 @@ class StructureStage(ExtrinsicStage):
         extrinsic = second
         if step % self.settings.encoded_every == 0:
             extrinsic = encode(self.encoder, generator(second))
-        return {"intrinsic": first, "extrinsic": extrinsic, "real": target, "second": second}
+        return {"intrinsic": first, "extrinsic": extrinsic, "real": target, "second": second, "noise": None}
 
     def _codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
         mapping = self.model.generator.mapping
         return mapping(batch["intrinsic"]), mapping(batch["extrinsic"])
-
-    def _render(self, batch: Batch) -> Tensor:
-        # The target was drawn with the stored noise: what noise does is nothing the path should learn.
-        return self.model(batch["intrinsic"], batch["extrinsic"])
-
-    _fakes = _render
 
     def _generate(self, batch: Batch) -> dict[str, Tensor]:
         settings, images = self.settings, self._render(batch)

@@ -76,6 +76,7 @@ class TransferStage(ExtrinsicStage):
             "intrinsic": intrinsic,
             "extrinsic": self.extrinsic[chosen],
             "jitter": jitter.to(self.device),
+            "noise": self.model.generator.fresh_noise(count),
             "portrait": self.portraits.pictures(chosen.tolist()),
             "real": self.portraits.next(count),
             "pairs": pairs,
@@ -84,9 +85,6 @@ class TransferStage(ExtrinsicStage):
     def _codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
         mapping = self.model.generator.mapping
         return mapping(batch["intrinsic"]), mapping(batch["extrinsic"]) + batch["jitter"]
-
-    def _fakes(self, batch: Batch) -> Tensor:
-        return self._render(batch)
 
     def _generate(self, batch: Batch) -> dict[str, Tensor]:
         settings = self.settings
@@ -102,7 +100,7 @@ class TransferStage(ExtrinsicStage):
             perceptual = perceptual_loss(features, wanted, settings.perceptual_layers).mean()
             terms["perceptual"] = settings.perceptual * perceptual
         if settings.contextual:
-            contextual = contextual_loss(features["relu3_1"], wanted["relu3_1"]).mean()
+            contextual = contextual_loss(features["relu3_1"], wanted["relu3_1"], center="row").mean()
             terms["contextual"] = settings.contextual * contextual
         terms["features"] = settings.feature_matching * feature_matching_loss(features, wanted).mean()
         terms["identity"] = settings.identity * identity_loss(self.perception.identity(images), identities).mean()
