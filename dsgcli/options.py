@@ -112,3 +112,16 @@ def _go_offline(wanted: bool) -> bool:
 OfflineOption = Annotated[
     bool, typer.Option("--offline", callback=_go_offline, help="Download nothing (or set DSG_OFFLINE=1).")
 ]
+
+# Stages of a training run alone
+
+RunOption = Annotated[
+    str | None,
+    typer.Option("--run", "-o", metavar="DIR", help="The run folder, in which everything is kept.",
+                 show_default="runs/NAME"),
+]  # fmt: skip
+AlignmentOption = Annotated[
+    Literal["aligned", "landmarks", "faces.json", "template"],
+    typer.Option("--alignment", help="For a folder: how faces are found; aligned: they are square crops already."),
+]
+CpuOption = Annotated[bool, typer.Option("--cpu", help="Leave accelerators alone.")]

@@ -95,7 +95,6 @@ def sample(
         device=device,
         precision=precision,
         batch=batch,
-        offline=offline or None,
         notify=lambda line: typer.echo(line, err=True),
     )
     if blend is None:

@@ -11,6 +11,7 @@ would otherwise take up the portrait's texture.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualstylegan import zoo
+from dualstylegan.bundle import base_of, load_style, read_header
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
 from dualstylegan.networks.stylegan2 import Generator
-from dualstylegan.recipe import Destylize
+from dualstylegan.recipe import Destylize, Recipe, build_recipe
 from dualstylegan.training import losses
 from dualstylegan.training.fitting import fit_portraits
 from dualstylegan.training.intrinsic import encode
@@ -171,6 +174,44 @@ def destylization_grid(folder: Path, portraits: Sequence[Portrait | tuple[str, P
         rows.append(pictures + [preview.permute(1, 2, 0).numpy() for preview in previews.values()])
     labels = ["portrait", "E's reconstruction", "g' fit", "destylized face"]
     return strip(*rows, labels=labels, row_labels=[name for name, _ in chosen], height_px=max(128, rows[0][1].shape[0]))
+
+
+def destylization_recipe(
+    portraits: str | Path,
+    style: str,
+    *,
+    alignment: str = "landmarks",
+    finetune: Mapping[str, float] | None = None,
+    destylize: Mapping[str, float] | None = None,
+) -> Recipe:
+    """The recipe of a folder of portraits on a style's base (or on a base): its first three stages destylize them.
+
+    Raises UsageError for a style that does not exist.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(portraits).resolve().name).strip("-._") or "portraits"
+    table = {
+        "name": name,
+        "kind": "style",
+        "about": f"the portraits in {portraits}",
+        "base_model": str(_base_under(style)),
+        "data": {"folder": str(portraits), "alignment": alignment, "min_images": 1},
+        "finetune": dict(finetune or {}),
+        "destylize": dict(destylize or {}),
+    }
+    return build_recipe(table, "dsg destylize")
+
+
+def _base_under(style: str) -> str | Path:
+    """The base of a style, or the base itself."""
+    try:
+        folder = zoo.find_style(style)
+    except UsageError as no_style:
+        try:
+            zoo.find_base(style)
+        except UsageError:
+            raise no_style from None
+        return style
+    return base_of(folder, read_header(folder)) if folder else load_style(style, encoder=False).base_folder
 
 
 def _fingerprints(names, paths, settings: Destylize, seed: int, networks: str, judges: dict) -> dict[str, str]:

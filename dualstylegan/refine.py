@@ -10,24 +10,29 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dualstylegan.errors import TrainingError
+from dualstylegan.bundle import Style, load_style, save_style
+from dualstylegan.codes import StyleBank
+from dualstylegan.errors import TrainingError, UsageError
 from dualstylegan.events import Event
-from dualstylegan.media.images import from_tensor
+from dualstylegan.media.images import from_tensor, write_picture
 from dualstylegan.media.sheets import strip
 from dualstylegan.networks.dualstyle import STRUCTURE_ROWS, DualStyleGAN
-from dualstylegan.recipe import Refine
+from dualstylegan.recipe import Data, Refine
 from dualstylegan.training import losses
+from dualstylegan.training.data import prepare_portraits
 from dualstylegan.training.fitting import fit_portraits
 from dualstylegan.training.optimize import frozen, optimize_rows, portrait_noise
-from dualstylegan.training.perception import Perception
+from dualstylegan.training.perception import Perception, load_perception
 from dualstylegan.training.portraits import Portrait, load_portrait, preview
+from dualstylegan.training.processes import Processes
 from dualstylegan.training.results import PortraitResults, fingerprint, network_fingerprint, share
+from dualstylegan.training.run import RunFolder
 
 CX_LAYER = "relu3_1"
 
@@ -124,6 +129,99 @@ class _Fit:
             "before_preview": preview(old),
             "after_preview": preview(new),
         }
+
+
+def refine_style(
+    portraits: str | Path,
+    style: str | Path,
+    run: str | Path | None = None,
+    *,
+    settings: Refine | None = None,
+    alignment: str = "landmarks",
+    seed: int = 1,
+    cpu: bool = False,
+) -> Iterator[Event]:
+    """Refine the codes of a finished style against its exemplars' pictures in the folder `portraits`.
+
+    Pictures are matched to exemplars by name, with or without suffix; exemplars without a picture keep their codes.
+    `alignment` is how their faces are found, as in a recipe's [data]. Everything is kept in the folder `run` (default:
+    runs/NAME-refined), the new style in its `style/`. Raises UsageError for a style without intrinsic codes, and
+    TrainingError where no picture belongs to an exemplar.
+    """
+    found = load_style(style, encoder=False, thumbnails=True)
+    bank = found.bank
+    if bank.intrinsic is None:
+        raise UsageError(f"The style '{found.name}' holds no intrinsic codes, so there is nothing to refine against.")
+    folder = RunFolder(run or Path("runs") / f"{found.name}-refined")
+    processes = Processes(cpu=cpu)
+    device = processes.device
+    folder.create()
+    with processes.together(folder.path):
+        prepared = yield from prepare_portraits(
+            Data(folder=str(portraits), alignment=alignment, min_images=1),
+            folder.stage("data"),
+            found.model.size,
+            rank=processes.rank,
+            processes=processes.count,
+            wait=processes.wait_for_all,
+            verb="refine",
+        )
+        matched = _by_exemplar(prepared.training, bank.names)
+        if not matched:
+            known = f"{bank.names[0]} ... {bank.names[-1]}"
+            raise TrainingError(f"{portraits}: no picture there is an exemplar of '{found.name}' ({known}).")
+        ids = [i for i, name in enumerate(bank.names) if name in matched]
+        without = len(bank) - len(ids)
+        if without and processes.is_main:
+            yield Event("note", "refine", message=f"{without} exemplars have no picture and keep their codes")
+        yield from refine_codes(
+            folder.stage("refine"),
+            list(matched.items()),
+            model=found.model.to(device),
+            names=[bank.names[i] for i in ids],
+            intrinsic=bank.intrinsic[ids],
+            extrinsic=bank.plain[ids],
+            perception=load_perception(device=device),
+            settings=settings or Refine(),
+            seed=seed,
+            device=device,
+            rank=processes.rank,
+            processes=processes.count,
+            check=processes.check,
+        )
+        processes.wait_for_all("refined")
+        if processes.is_main:
+            yield from _finish(folder, found, ids, matched)
+
+
+def _finish(folder: RunFolder, style: Style, ids: Sequence[int], matched: dict[str, Path]) -> Iterator[Event]:
+    """The grid, and the style with its new codes."""
+    bank, names = style.bank, [style.bank.names[i] for i in ids]
+    write_picture(folder.grid("refine", 0), refinement_grid(folder.stage("refine"), list(matched.items())))
+    refined = bank.extrinsic.clone()
+    refined[list(ids)] = read_refined(folder.stage("refine"), names)
+    style.bank = StyleBank(bank.names, bank.plain, bank.intrinsic, refined, style=bank.style)
+    style.model.cpu()
+    made = save_style(folder.style, style)
+    before, after = read_distances(folder.stage("refine"), names)
+    message = f"{made}: perceptual distance to {len(ids)} exemplars {before:.3f} -> {after:.3f}"
+    yield Event("summary", "refine", output=str(made), message=message, data={"before": before, "after": after})
+
+
+def _by_exemplar(portraits: Sequence[Portrait], names: Sequence[str]) -> dict[str, Path]:
+    """{exemplar: picture}, by whole name, else by a stem that only one of them has."""
+    by_name = dict(portraits)
+    stems: dict[str, list[Path]] = {}
+    for name, path in portraits:
+        stems.setdefault(PurePath(name).stem, []).append(path)
+    matched = {}
+    for name in names:
+        alike = stems.get(PurePath(name).stem, [])
+        if name in by_name:
+            matched[name] = by_name[name]
+        elif len(alike) == 1:
+            matched[name] = alike[0]
+    return matched
 
 
 def read_refined(folder: Path, names: Sequence[str]) -> Tensor:

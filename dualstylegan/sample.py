@@ -21,7 +21,7 @@ from dualstylegan.events import Event
 from dualstylegan.media.clip import CLIP_SUFFIXES, write_clip
 from dualstylegan.media.images import from_tensor, write_picture
 from dualstylegan.media.paths import kind_of
-from dualstylegan.media.sheets import contact_sheet
+from dualstylegan.media.sheets import PAPER, contact_sheet
 from dualstylegan.stylizer import choose_weights, default_batch, pick_device, pick_precision
 from dualstylegan.training.optimize import portrait_seed
 from dualstylegan.training.samplers import PARTS, part_of
@@ -266,8 +266,9 @@ def _write_grid(sampling: Sampling, numbers: Sequence[int], output: Path, steps:
         yield Event("progress", "sample", current=len(pictures), total=len(shares))
     labels = [str(numbers[int(row.argmax())]) if row.max() == 1 else "" for row in shares]
     flat = [cell for row in cells for cell in row]
+    blank = np.full((8, 8, 3), PAPER, np.uint8)
     sheet = contact_sheet(
-        [None if cell is None else pictures[cell] for cell in flat],
+        [blank if cell is None else pictures[cell] for cell in flat],
         ["" if cell is None else labels[cell] for cell in flat],
         columns=len(cells[0]),
         cell_px=max(96, pictures[0].shape[0]),
