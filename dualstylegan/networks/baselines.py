@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dualstylegan.errors import UsageError
-from dualstylegan.networks.dualstyle import STRUCTURE_ROWS
-from dualstylegan.networks.stylegan2 import Generator
+from ..errors import UsageError
+from .dualstyle import STRUCTURE_ROWS
+from .stylegan2 import Generator
 
 STRUCTURE_PX = 32  # the last resolution of the structure rows
 
