@@ -10,6 +10,7 @@ float16), while style vectors, demodulation, instance statistics and the RGB sum
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,11 @@ def feature_dtype(parameter: Tensor) -> torch.dtype:
     return parameter.dtype
 
 
-def without_autocast(parameter: Tensor) -> torch.autocast:
+def without_autocast(parameter: Tensor) -> AbstractContextManager:
     """A context in which the code below decides every dtype itself."""
-    return torch.autocast(parameter.device.type, enabled=False)
+    kind = parameter.device.type
+    # the meta device, on which operations are counted, knows no autocast
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def leaky_relu(x: Tensor) -> Tensor:
