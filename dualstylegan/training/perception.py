@@ -5,18 +5,18 @@ embedded nets stand in: MobileNetV2 features and dlib's identity ResNet. Layers 
 
 | paper (VGG19)     | embedded (MobileNetV2)    | stride | x scale |   | LPIPS (VGG16) | embedded | x weight |
 |-------------------|---------------------------|--------|---------|---|---------------|----------|----------|
-| relu1_1 = conv1_1 | stem, run at every pixel  | 1      | 18      |   | relu1_2       | relu1_2  | 0.72     |
-| relu2_1 = conv2_1 | expansion of block 2      | 2      | 5.6     |   | relu2_2       | relu2_2  | 0.32     |
-| relu3_1 = conv3_1 | expansion of block 4      | 4      | 8.4     |   | relu3_3       | relu3_1  | 0.17     |
-| relu4_1 = conv4_1 | expansion of block 7      | 8      | 8.9     |   | relu4_3       | relu4_1  | 0.17     |
-| relu5_1 = conv5_1 | expansion of block 11     | 16     | 10.5    |   | relu5_3       | relu5_1  | 0.24     |
+| relu1_1 = conv1_1 | stem, run at every pixel  | 1      | 20      |   | relu1_2       | relu1_2  | 0.83     |
+| relu2_1 = conv2_1 | expansion of block 2      | 2      | 6.1     |   | relu2_2       | relu2_2  | 0.36     |
+| relu3_1 = conv3_1 | expansion of block 4      | 4      | 9.3     |   | relu3_3       | relu3_1  | 0.19     |
+| relu4_1 = conv4_1 | expansion of block 7      | 8      | 9.7     |   | relu4_3       | relu4_1  | 0.19     |
+| relu5_1 = conv5_1 | expansion of block 11     | 16     | 11.2    |   | relu5_3       | relu5_1  | 0.26     |
 
-Embedded magnitudes are measured, on random pairs of aligned photos of different people at 128 px
+Embedded magnitudes are measured, on 400 random pairs of mini's photos at 128 px
 (tests/tools/measure_perception.py): a feature is scaled so that the L1 distance of such a pair is 1 in every layer, so
 the paper's loss weights act on numbers near one, as VGG19's are; LPIPS, its formula without the learned channel
 weights, so that the five layers share a distance of 0.6 equally, about what the released one gives unrelated faces; and
 identities are centred by the mean face's embedding, so that unrelated faces have a cosine near 0, as ArcFace's do
-(uncentred, dlib's have 0.83). VGG itself could not be measured where these figures were taken: magnitudes agree in
+(uncentred, dlib's have 0.84). VGG itself could not be measured where these figures were taken: magnitudes agree in
 order, not in the second digit.
 """
 
@@ -39,8 +39,8 @@ from dualstylegan.weights import load_identity, load_mobilenet, read_face_weight
 LAYERS = ("relu1_1", "relu2_1", "relu3_1")  # those the method's losses read
 PIXELS = 256  # the size at which the paper judges
 
-MOBILENET_SCALES = {"relu1_1": 18.0, "relu2_1": 5.6, "relu3_1": 8.4, "relu4_1": 8.9, "relu5_1": 10.5}
-MOBILENET_LPIPS_WEIGHTS = {"relu1_2": 0.72, "relu2_2": 0.32, "relu3_1": 0.17, "relu4_1": 0.17, "relu5_1": 0.24}
+MOBILENET_SCALES = {"relu1_1": 20.0, "relu2_1": 6.1, "relu3_1": 9.3, "relu4_1": 9.7, "relu5_1": 11.2}
+MOBILENET_LPIPS_WEIGHTS = {"relu1_2": 0.83, "relu2_2": 0.36, "relu3_1": 0.19, "relu4_1": 0.19, "relu5_1": 0.26}
 
 Features = dict[str, Tensor]
 
