@@ -607,6 +607,8 @@ def read_thumbnails(folder: str | Path, header: Header | None = None) -> list[Im
     if not has_part(header, "thumbnails"):
         return None
     stored = read_part(folder, "thumbnails", header)
+    if len(stored) != len(header["exemplars"]):
+        raise BadFileError(f"{folder} has {len(stored)} thumbnails for {len(header['exemplars'])} exemplars.")
     try:
         return [Image.open(io.BytesIO(stored[key].numpy().tobytes())).convert("RGB") for key in sorted(stored)]
     except OSError as error:

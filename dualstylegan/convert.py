@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -76,28 +77,34 @@ def pull_style(
     here = zoo.find_style(name)
     if here is not None:
         return here
-    known = zoo.entry(name)
+    files = zoo.entry(name).files
+    fetch = partial(zoo.fetch, offline=offline, notify=notify, progress=progress)
+    if zoo.is_offline(offline):  # say what is missing before anything is locked
+        for part in files:
+            fetch(name, part)
 
-    def fetch(owner: str, part: str) -> Path:
-        return zoo.fetch(owner, part, offline=offline, notify=notify, progress=progress)
-
-    files = {part: fetch(name, part) for part in known.files}
-    sha256 = generator_sha256(load_generator(files["generator"]).generator.state_dict())
-    needs_encoder = zoo.find_base_by_hash(sha256) is None
-    official = OfficialFolder(
-        files["generator"],
-        files["codes"],
-        files.get("refined"),
-        None,
-        files.get("sampler"),
-        fetch("encoder", "encoder") if needs_encoder else None,
-        None,
-    )
-    source = f"https://huggingface.co/{zoo.HUB} ({zoo.REVISION})"
-    folder = _import_official(official, name, half=half, source=source, notify=notify or _quiet)
-    for file in (*files.values(), official.encoder):
-        if file is not None:
-            file.unlink(missing_ok=True)
+    # one at a time: styles share an encoder, and each clears up behind itself
+    with zoo.writing(zoo.cache_home() / "downloads" / "pull", notify, what=f"style '{name}'"):
+        here = zoo.find_style(name)
+        if here is not None:
+            return here
+        paths = {part: fetch(name, part) for part in files}
+        sha256 = generator_sha256(load_generator(paths["generator"]).generator.state_dict())
+        needs_encoder = zoo.find_base_by_hash(sha256) is None
+        official = OfficialFolder(
+            generator=paths["generator"],
+            codes=paths["codes"],
+            refined=paths.get("refined"),
+            intrinsic=None,
+            samplers=paths.get("sampler"),
+            encoder=fetch("encoder", "encoder") if needs_encoder else None,
+            encoder_wplus=None,
+        )
+        source = f"https://huggingface.co/{zoo.HUB} ({zoo.REVISION})"
+        folder = _import_official(official, name, half=half, source=source, notify=notify or _quiet)
+        for file in (*paths.values(), official.encoder):
+            if file is not None:
+                file.unlink(missing_ok=True)
     return folder
 
 
@@ -116,18 +123,22 @@ def pull_base(
     if here is not None:
         return here
     known = zoo.entry(name)
-    files = {part: zoo.fetch(name, part, offline=offline, notify=notify, progress=progress) for part in known.files}
-    released = load_pretrained(files["generator"])
-    base = Base(
-        {"name": name, "licence": known.licence, "source": f"https://huggingface.co/{zoo.HUB}"},
-        released.generator,
-        released.discriminator,
-        load_encoder(files["encoder"], space="z+"),
-        load_pretrained(files["pretrained"]).extrinsic,
-        GaussianPrior(),
-    )
+    fetch = partial(zoo.fetch, name, offline=offline, notify=notify, progress=progress)
+    files = {part: fetch(part) for part in known.files}
     target = zoo.cache_home() / "bases" / name
-    with zoo.writing(target):
+    with zoo.writing(target, notify):
+        here = zoo.find_base(name)
+        if here is not None:
+            return here
+        released = load_pretrained(files["generator"])
+        base = Base(
+            {"name": name, "licence": known.licence, "source": f"https://huggingface.co/{zoo.HUB} ({zoo.REVISION})"},
+            released.generator,
+            released.discriminator,
+            load_encoder(files["encoder"], space="z+"),
+            load_pretrained(files["pretrained"]).extrinsic,
+            GaussianPrior(),
+        )
         return save_base(target, base)
 
 
@@ -187,7 +198,7 @@ def _import_official(official: OfficialFolder, name: str, *, half: bool, source:
     }
     style = Style(header, read_header(base_folder), model, None, bank, samplers, base_folder=base_folder)
     target = zoo.cache_home() / "styles" / name
-    with zoo.writing(target):
+    with zoo.writing(target, notify):
         return save_style(target, style, half=("extrinsic",) if half else ())
 
 
@@ -215,7 +226,7 @@ def _base_under(model: nn.Module, official: OfficialFolder, *, half: bool, sourc
     if official.encoder_wplus and base.encoder_wplus is None:
         notify(f"reading {official.encoder_wplus}")
         base.encoder_wplus = load_encoder(official.encoder_wplus, space="w+")
-    with zoo.writing(target):
+    with zoo.writing(target, notify):
         return save_base(target, base, half=("generator", "encoder", "encoder_wplus") if half else ())
 
 
@@ -239,11 +250,11 @@ def _import_own(folder: Path, name: str, notify: Notify) -> Path:
             raise UsageError(f"The base of {folder} ({named['sha256'][:12]}) is not beside it; bring its folder along.")
         target = zoo.cache_home() / "bases" / f"{named['name']}-{named['sha256'][:8]}"
         notify(f"copying its base as {target.name}")
-        with zoo.writing(target):
+        with zoo.writing(target, notify):
             copy_bundle(base, target, {"name": target.name})
         named["name"] = target.name
     target = zoo.cache_home() / "styles" / name
-    with zoo.writing(target):
+    with zoo.writing(target, notify):
         return copy_bundle(folder, target, {"name": name, "base": named})
 
 

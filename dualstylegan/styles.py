@@ -24,6 +24,7 @@ from dualstylegan.media.sheets import contact_sheet
 VERB = "styles"
 FACE_SEED = 7  # the face all exemplars of a style without thumbnails are shown on
 RENDERED_PX = 256
+PATIENT_IDS = 40  # more renderings than these are announced
 MOST_IDS = 2000
 
 
@@ -79,6 +80,9 @@ def show_style(
     thumbnails = read_thumbnails(folder, header)
     pictures = {} if thumbnails is None else {i: np.asarray(thumbnails[i]) for i in chosen}
     if thumbnails is None:
+        if len(chosen) > PATIENT_IDS and not ids:
+            line = f"{name} has no thumbnails: rendering {len(chosen)} exemplars, once; --ids 0-29 draws a part of them"
+            yield Event("note", VERB, source=name, message=line)
         for number, picture in _rendered(folder, chosen):
             pictures[number] = picture
             yield Event("progress", VERB, source=name, stage="render", current=len(pictures), total=len(chosen))

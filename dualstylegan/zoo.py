@@ -273,15 +273,21 @@ def is_offline(offline: bool | None = None) -> bool:
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Hold the lock of what is being made in the cache. Raises DownloadError where nothing can be written."""
+def writing(target: Path, notify: Notify | None = None, what: str | None = None) -> Iterator[None]:
+    """Hold the lock of `target` while it is made. Raises DownloadError, naming `what`, where nothing can be written."""
+    what = what or target.name
     lock = FileLock(target.with_name(f".{target.name}.lock"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (OSError, Timeout, NotImplementedError) as error:
+        try:
+            lock.acquire(timeout=0.5)
+        except Timeout:
+            if notify:
+                notify(f"waiting for another process that makes {what}")
+            lock.acquire()
+    except (OSError, NotImplementedError) as error:
         raise DownloadError(
-            f"{target.name} is not in the cache, and {target.parent} cannot be written ({_reason(error)}): "
+            f"{what} is not in the cache, and {target.parent} cannot be written ({_reason(error)}): "
             "set DSG_HOME to a folder that can."
         ) from None
     try:
@@ -317,7 +323,7 @@ def fetch(
             f"{name} needs {file.name} ({file.about_mb} MB), which is not in {target.parent}, and downloads are off: "
             f"run once without --offline, DSG_OFFLINE and HF_HUB_OFFLINE, or copy the file there."
         )
-    with writing(target):
+    with writing(target, notify):
         if not target.is_file():  # another process may have been faster
             if notify:
                 notify(f"{name}: {found.licence}")

@@ -10,7 +10,7 @@ from tiny_release import DIM, NAMES, ROWS, tiny_release
 from dualstylegan import convert, zoo
 from dualstylegan.bundle import load_base, load_style, read_header, save_style
 from dualstylegan.convert import import_style, pull_base, pull_style
-from dualstylegan.errors import DownloadError, UsageError
+from dualstylegan.errors import DownloadError, OfflineError, UsageError
 from dualstylegan.networks.small_encoder import SmallEncoder
 
 
@@ -214,6 +214,22 @@ def test_the_second_style_needs_no_encoder(downloads, home):
     shutil.rmtree(home / "styles")
     pull_style("cartoon")
     assert ("encoder", "encoder") not in downloads
+
+
+def test_two_pulls_of_one_style_at_once_make_one_bundle(downloads, home):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(pull_style, ["cartoon"] * 2))
+    assert folders == [home / "styles" / "cartoon"] * 2
+    assert downloads.count(("cartoon", "generator")) == 1
+    load_style("cartoon")
+
+
+def test_offline_is_said_before_anything_is_written(home, monkeypatch):
+    with pytest.raises(OfflineError, match=r"anime needs generator\.pt"):
+        pull_style("anime", offline=True)
+    assert not home.exists()
 
 
 def test_the_base_comes_with_all_that_training_starts_from(downloads, release, monkeypatch, home):

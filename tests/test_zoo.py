@@ -8,12 +8,17 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tiny_release import NAMES, tiny_release
 
-from dualstylegan import zoo
+from dsgcli.main import main
+from dualstylegan import convert, zoo
+from dualstylegan.bundle import load_style
 from dualstylegan.errors import DownloadError, OfflineError, UsageError
+from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.zoo import Entry, RemoteFile
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: three chunks
@@ -27,6 +32,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = CONTENT
+        self.files = {}  # other paths, each with its content
         self.etag = SHA256  # what the hub says of the file
         self.cut_after = []  # bytes after which the next answers break off
         self.errors = []  # statuses of the next answers
@@ -48,12 +54,14 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("missing.bin"):
             self.send_error(404)
             return
+        content = self.server.files.get(self.path, self.server.content)
+        etag = hashlib.sha256(content).hexdigest() if self.path in self.server.files else self.server.etag
         self.send_response(200)
-        self.send_header("ETag", f'"{self.server.etag}"')
-        self.send_header("X-Linked-ETag", f'"{self.server.etag}"')
-        self.send_header("X-Linked-Size", str(len(self.server.content)))
+        self.send_header("ETag", f'"{etag}"')
+        self.send_header("X-Linked-ETag", f'"{etag}"')
+        self.send_header("X-Linked-Size", str(len(content)))
         self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Content-Length", str(len(self.server.content)))
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
 
     def do_GET(self):
@@ -65,13 +73,14 @@ class Handler(BaseHTTPRequestHandler):
         if server.errors:
             self.send_error(server.errors.pop(0))
             return
+        content = server.files.get(self.path, server.content)
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and server.ranges else 0
-        if start >= len(server.content):
+        if start >= len(content):
             self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(server.content)}")
+            self.send_header("Content-Range", f"bytes */{len(content)}")
             self.end_headers()
             return
-        body = server.content[start:]
+        body = content[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -265,6 +274,29 @@ def test_a_hub_that_cannot_be_reached_is_said_in_one_line(home, monkeypatch):
     with pytest.raises(DownloadError, match="check the connection") as raised:
         zoo.fetch("thing")
     assert "\n" not in str(raised.value)
+
+
+def test_an_official_style_comes_from_the_hub_to_the_command_line(home, server, monkeypatch, tmp_path, capsys):
+    """The whole way: listed, fetched through a cut connection, converted, found by name, offline from then on."""
+    model = tiny_release(tmp_path / "release", refined=False)
+    for file in ("generator.pt", "exstyle_code.npy", "sampler.pt"):
+        path = f"/CVPR/DualStyleGAN/resolve/main/models/pixar/{file}"
+        server.files[path] = (tmp_path / "release" / file).read_bytes()
+    encoder = replace(zoo.ENCODER, sha256=None)
+    monkeypatch.setitem(zoo.TABLE, "encoder", replace(zoo.TABLE["encoder"], files={"encoder": encoder}))
+    monkeypatch.setattr(
+        convert, "load_encoder", lambda path, space: SmallEncoder(model.rows, model.style_dim, 32, channels=8)
+    )
+    server.cut_after = [30_000]
+
+    assert main(["styles", "pull", "pixar"]) == 0
+    told = capsys.readouterr()
+    assert told.out == "1 fetched, 0 already here, 0 failed.\n"
+    assert "S-Lab License" in told.err and f"revision {COMMIT[:12]}" in told.err
+    assert told.err.index("S-Lab License") < told.err.index("downloading generator.pt")
+    monkeypatch.setenv("DSG_OFFLINE", "1")
+    assert list(load_style("pixar").bank.names) == NAMES
+    assert not list((home / "downloads").rglob("*.pt"))
 
 
 # Offline, shared, read-only
