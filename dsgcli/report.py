@@ -78,6 +78,7 @@ class Reporter:
         self._rows: dict[str, Any] = {}  # stage -> bar
         self._counts: Counter[str] = Counter()
         self._failed: list[Event] = []
+        self._remarks: dict[str, list[Event]] = {}  # what was said of files that ended well, by its text
         self._verb = "dsg"
         self._summary: str | None = None
         self._began_s = time.monotonic()
@@ -87,6 +88,8 @@ class Reporter:
         self._counts[event.kind] += 1
         if event.kind == "failed":
             self._failed.append(event)
+        elif event.kind in ("done", "skipped") and event.message:
+            self._remarks.setdefault(event.message, []).append(event)
         elif event.kind in ("note", "warning") and event.message:
             self._say(event)
         elif event.kind == "summary":
@@ -95,9 +98,11 @@ class Reporter:
             self._draw(event)
 
     def end(self) -> None:
-        """The failed files with their reasons, then the summary (none when the verb itself came to no end)."""
+        """Remarks, the failed files with their reasons, then the summary (none when the verb came to no end)."""
         if self._bars is not None:
             self._bars.stop()
+        for remark, events in self._remarks.items():
+            print(f"dsg: {remark}: {_names(events)}", file=sys.stderr)
         for event in self._failed:
             print(f"dsg: failed: {_about(event)}", file=sys.stderr)
         if self._summary is None and self._counts["summary"]:
@@ -141,6 +146,11 @@ def _about(event: Event) -> str:
     """`source: message`, without saying the source twice: our errors name the file themselves."""
     message = event.message or "for no stated reason"
     return message if event.source is None or message.startswith(event.source) else f"{event.source}: {message}"
+
+
+def _names(events: list[Event], most: int = 3) -> str:
+    names = [event.source or "" for event in events]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def figures(data: dict[str, Any], most: int = 5) -> str:

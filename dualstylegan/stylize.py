@@ -27,6 +27,7 @@ from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event, Kind
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face
+from dualstylegan.faces.faces_json import faces_of, read_faces_json
 from dualstylegan.media.images import Picture, from_tensor, read_picture, write_picture
 from dualstylegan.media.paths import Source, atomic_output, expand_inputs, is_complete, output_folder, plan_outputs
 from dualstylegan.media.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
@@ -102,7 +103,7 @@ def stylize_pictures(
             stylizers = load_stylizers(styles, **settings)
             for stylizer in stylizers:
                 yield Event("note", VERB, message=stylizer.description)
-            known = {}
+            known = read_faces_json(landmarks) if landmarks else None
             sheets = _Sheets(ranks.own(Path(sheet)), stylizers) if sheet else None
             yield from _Line(stylizers, crop=crop, no_face=no_face, known_faces=known, sheets=sheets).run(todo)
 
@@ -189,7 +190,7 @@ class _Line:
         *,
         crop: bool,
         no_face: str,
-        known_faces: Mapping[Path, list[Face]],
+        known_faces: Mapping[str, list[Face]] | None,
         sheets: _Sheets | None,
     ):
         self.stylizers = stylizers
@@ -241,13 +242,12 @@ class _Line:
 
     def _find(self, tasks: Sequence[_Task]) -> None:
         first = self.stylizers[0]
-        unknown = [task for task in tasks if task.source.path not in self.known_faces]
-        if unknown:
-            for task, faces in zip(unknown, first.find([task.picture.pixels for task in unknown]), strict=True):
-                task.faces = faces
-        for task in tasks:
-            if task.source.path in self.known_faces:
-                task.faces = first.choose(self.known_faces[task.source.path])
+        if self.known_faces is None:
+            found = first.find([task.picture.pixels for task in tasks])
+        else:  # `align` has no entry for a picture without a face
+            found = [first.choose(faces_of(self.known_faces, task.source) or []) for task in tasks]
+        for task, faces in zip(tasks, found, strict=True):
+            task.faces = faces
 
     def _warn_of_size(self, task: _Task) -> Iterator[Event]:
         lines = (stylizer.warning_about(face) for stylizer in self.stylizers for face in reversed(task.faces))
@@ -483,7 +483,9 @@ def _small(pixels: np.ndarray) -> np.ndarray:
 def _summary(tally: Mapping[str, int], seconds: float, dry_run: bool) -> Event:
     """The last event: its counts are of pictures, but for `faces`."""
     counts = {kind: tally[kind] for kind in ("done", "skipped", "failed", "faces")}
-    message = f"{counts['done']} done ({counts['faces']} faces), {counts['skipped']} skipped, {counts['failed']} failed"
+    ends = ", ".join(f"{counts[kind]} {kind}" for kind in ("done", "skipped", "failed") if counts[kind])
+    message = f"stylize: {ends or 'nothing to do'}, {tally['faces']} face{'' if tally['faces'] == 1 else 's'}"
+    message += f" in {seconds:.1f} s"
     if dry_run:
-        message = f"dry run: {tally['note']} pictures to do, {counts['skipped']} skipped; nothing was written"
+        message = f"stylize: dry run, {tally['note']} to do; nothing was written"
     return Event("summary", VERB, message=message, data={**counts, "seconds": round(seconds, 2), "dry_run": dry_run})

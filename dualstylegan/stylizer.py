@@ -177,7 +177,7 @@ class Stylizer:
 
     def choose(self, faces: Sequence[Face]) -> list[Face]:
         """Those of a picture's faces that are to be restyled, from the smallest to the largest."""
-        ordered = sorted(faces, key=_area)
+        ordered = sorted(faces, key=lambda face: face.crop_side_px)
         return ordered[-1:] if self.faces == "largest" else ordered
 
     def crop(self, picture: np.ndarray, faces: Sequence[Face]) -> Tensor:
@@ -260,7 +260,7 @@ class Stylizer:
         faces = self.detector.find([pixels])[0]
         if not faces:
             raise NoFaceError(f"{path}: no face found. An exemplar is a portrait; try a larger or more frontal one.")
-        crop = crop_face(pixels, max(faces, key=_area).crop_from_photo, encoder.input_size)
+        crop = crop_face(pixels, max(faces, key=lambda face: face.crop_side_px).crop_from_photo, encoder.input_size)
         return encoder.to(self.device)(crop[None].to(self.device))[0]
 
     def _with_colors_of(self, codes: Tensor) -> Tensor:
@@ -386,11 +386,6 @@ def choose_weights(
     if not all(np.isfinite(weight) for weight in chosen):
         raise UsageError("Weights are numbers, 0 (none of the style) to 1 (all of it).")
     return chosen
-
-
-def _area(face: Face) -> float:
-    left, top, right, bottom = face.box
-    return float((right - left) * (bottom - top))
 
 
 def _first(*values):

@@ -207,6 +207,7 @@ def test_piped_it_says_what_went_wrong_and_one_summary_line(capsys):
     assert said.err.splitlines() == [
         "dsg: NAME alone means toon:0.",
         "dsg: warning: a.jpg: a face is larger than the model.",
+        "dsg: already there: c.jpg",
         "dsg: failed: b.jpg is damaged.",
     ]
 

@@ -260,6 +260,20 @@ def test_a_dry_run_knows_which_styles_exist(style):
         run("a.png", "no-such-style:1", dry_run=True)
 
 
+def test_faces_come_from_a_faces_json(style, drawn_faces):
+    from dualstylegan.faces.faces_json import entry_of, write_entries
+
+    photo = drawn_photo(faces=TWO_FACES)
+    save("in/sub/a.png", photo), save("in/b.png", photo)
+    entries = [entry_of("sub/a.png", face) for face in drawn_faces.find([photo])[0][:1]]
+    write_entries("faces.json", entries)
+    drawn_faces.seen = 0
+    events = run("in", f"{style}:1", landmarks="faces.json")
+    assert drawn_faces.seen == 0
+    assert {Path(e.source).name: e.data["faces"] for e in events if e.kind == "done"} == {"a.png": 1, "b.png": 0}
+    assert np.array_equal(pixels("stylized/b.png"), photo)
+
+
 def test_one_warning_for_large_faces_however_many(style):
     for i in range(3):
         save(f"in/{i}.png", drawn_photo(640, 640, faces=((320, 320, 150),)))
@@ -299,6 +313,15 @@ def test_json_is_one_event_a_line_in_one_schema(style, capsys):
     done = next(event for event in events if event["event"] == "done")
     assert (done["source"], done["output"]) == ("a.png", "stylized/a.png")
     assert done["data"] == {"faces": 1, "outputs": ["stylized/a.png"]}
+
+
+def test_what_was_not_restyled_is_said(style, capsys):
+    for name in ("sea", "sky"):
+        save(f"in/{name}.png", drawn_photo(faces=()))
+    assert main(["stylize", "in", "-s", f"{style}:1", "--device", "cpu"]) == 0
+    out, err = capsys.readouterr()
+    assert "no face found, copied: in/sea.png, in/sky.png" in err
+    assert "2 done, 0 faces" in out
 
 
 def test_names_come_from_stdin(style, monkeypatch, capsys):

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dualstylegan.codes import parse_style
 from dualstylegan.faces.face import Face
 from dualstylegan.stylize import Stylizer, stylize_pictures
 
@@ -30,14 +31,12 @@ class StubStylizer(Stylizer):
     """Everything of a Stylizer but its networks: the faces are known, a portrait is a fixed picture."""
 
     size, crop_size, rows_needed = PORTRAIT_PX, CROP_PX, tuple(range(7))
+    title, description = "stub:0", "stub"
 
     def __init__(self, faces: list[Face], mask: str, batch: int = 4):
         self.known, self.mask, self.batch, self.faces = faces, mask, batch, "all"
-        self.encoder, self.request, self.title, self.description = self, None, "stub:0", "stub"
+        self.encoder, self.request = self, parse_style("stub:0")
         self.portrait = torch.linspace(-1, 1, PORTRAIT_PX).expand(1, 3, PORTRAIT_PX, PORTRAIT_PX)
-
-    title = description = name = None
-    label = ("stub", "0")
 
     def find(self, pictures):
         return [self.known for _ in pictures]
