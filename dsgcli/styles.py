@@ -57,6 +57,7 @@ def show_command(
 @app.command()
 def pull(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Styles of the list.", show_default=False)],
+    wplus: Annotated[bool, typer.Option("--wplus", help="Also the encoder that 'stylize --wplus' needs.")] = False,
     half: HalfOption = False,
     json: JsonOption = False,
     offline: OfflineOption = False,
@@ -65,7 +66,7 @@ def pull(
     from dsgcli.report import show
     from dualstylegan.styles import pull_styles
 
-    raise typer.Exit(show(pull_styles(names, half=half), json=json))
+    raise typer.Exit(show(pull_styles(names, wplus=wplus, half=half), json=json))
 
 
 @app.command("import")

@@ -19,6 +19,7 @@ from dualstylegan.bundle import (
     Base,
     GaussianPrior,
     Style,
+    base_of,
     copy_bundle,
     generator_sha256,
     has_part,
@@ -65,6 +66,7 @@ def import_style(
 def pull_style(
     name: str,
     *,
+    wplus: bool = False,
     half: bool = False,
     offline: bool | None = None,
     notify: zoo.Notify | None = None,
@@ -72,40 +74,50 @@ def pull_style(
 ) -> Path:
     """Fetch an official style, make it a bundle of the cache, let go of the downloads. Returns its folder.
 
-    A style that is already here is left as it is. Raises UsageError, OfflineError, DownloadError.
+    What is already here is left as it is; `wplus` completes it with the W+ encoder. Raises UsageError, OfflineError,
+    DownloadError.
     """
     here = zoo.find_style(name)
-    if here is not None:
+    if here is not None and not (wplus and _lacks_wplus(name, here)):
         return here
     files = zoo.entry(name).files
     fetch = partial(zoo.fetch, offline=offline, notify=notify, progress=progress)
-    if zoo.is_offline(offline):  # say what is missing before anything is locked
+    if here is None and zoo.is_offline(offline):  # say what is missing before anything is locked
         for part in files:
             fetch(name, part)
 
     # one at a time: styles share an encoder, and each clears up behind itself
     with zoo.writing(zoo.cache_home() / "downloads" / "pull", notify, what=f"style '{name}'"):
-        here = zoo.find_style(name)
-        if here is not None:
-            return here
-        paths = {part: fetch(name, part) for part in files}
-        sha256 = generator_sha256(load_generator(paths["generator"]).generator.state_dict())
-        needs_encoder = zoo.find_base_by_hash(sha256) is None
-        official = OfficialFolder(
-            generator=paths["generator"],
-            codes=paths["codes"],
-            refined=paths.get("refined"),
-            intrinsic=None,
-            samplers=paths.get("sampler"),
-            encoder=fetch("encoder", "encoder") if needs_encoder else None,
-            encoder_wplus=None,
-        )
-        source = f"https://huggingface.co/{zoo.HUB} ({zoo.REVISION})"
-        folder = _import_official(official, name, half=half, source=source, notify=notify or _quiet)
-        for file in (*paths.values(), official.encoder):
-            if file is not None:
-                file.unlink(missing_ok=True)
+        used: list[Path] = []
+        folder = zoo.find_style(name)
+        if folder is None:
+            paths = {part: fetch(name, part) for part in files}
+            sha256 = generator_sha256(load_generator(paths["generator"]).generator.state_dict())
+            needs_encoder = zoo.find_base_by_hash(sha256) is None
+            official = OfficialFolder(
+                generator=paths["generator"],
+                codes=paths["codes"],
+                refined=paths.get("refined"),
+                samplers=paths.get("sampler"),
+                encoder=fetch("encoder", "encoder") if needs_encoder else None,
+            )
+            source = f"https://huggingface.co/{zoo.HUB} ({zoo.REVISION})"
+            folder = _import_official(official, name, half=half, source=source, notify=notify or _quiet)
+            used += [*paths.values(), *filter(None, [official.encoder])]
+        if wplus and _lacks_wplus(name, folder):
+            file = fetch("encoder_wplus", "encoder")
+            base = load_base(base_of(folder, read_header(folder)))
+            base.encoder_wplus = load_encoder(file, space="w+")
+            with zoo.writing(base.folder, notify):
+                save_base(base.folder, base, half=("encoder_wplus",) if half else ())
+            used.append(file)
+        for file in used:
+            file.unlink(missing_ok=True)
     return folder
+
+
+def _lacks_wplus(name: str, folder: Path) -> bool:
+    return name in zoo.TABLE and not has_part(read_header(base_of(folder, read_header(folder))), "encoder_wplus")
 
 
 def pull_base(
@@ -148,11 +160,11 @@ class OfficialFolder:
 
     generator: Path
     codes: Path
-    refined: Path | None
-    intrinsic: Path | None
-    samplers: Path | None
-    encoder: Path | None
-    encoder_wplus: Path | None
+    refined: Path | None = None
+    intrinsic: Path | None = None
+    samplers: Path | None = None
+    encoder: Path | None = None
+    encoder_wplus: Path | None = None
 
     @staticmethod
     def of(folder: Path, encoder: str | Path | None = None, encoder_wplus: str | Path | None = None) -> OfficialFolder:

@@ -97,28 +97,30 @@ def show_style(
     yield Event("summary", VERB, output=str(target), message=f"{target}: {len(chosen)} of {count} exemplars of {name}.")
 
 
-def pull_styles(names: Sequence[str], *, half: bool = False, offline: bool | None = None) -> Iterator[Event]:
-    """Fetch styles; one that fails does not stop the others. A wrong name stops before anything is fetched."""
+def pull_styles(
+    names: Sequence[str], *, wplus: bool = False, half: bool = False, offline: bool | None = None
+) -> Iterator[Event]:
+    """Fetch styles, with `wplus` their W+ encoder too. One that fails does not stop the others; a wrong name does."""
     wanted = list(dict.fromkeys(names))
     here = {name: zoo.find_style(name) for name in wanted}
     yield Event("plan", VERB, total=len(wanted))
     failed = 0
     for name in wanted:
-        if here[name] is not None:
+        if here[name] is not None and not wplus:
             yield Event("skipped", VERB, source=name, output=str(here[name]), message="is already here")
             continue
         try:
             folder = yield from zoo.as_events(
                 VERB,
                 lambda notify, progress, name=name: pull_style(
-                    name, half=half, offline=offline, notify=notify, progress=progress
+                    name, wplus=wplus, half=half, offline=offline, notify=notify, progress=progress
                 ),
             )
             yield Event("done", VERB, source=name, output=str(folder))
         except DualStyleGANError as error:
             failed += 1
             yield Event("failed", VERB, source=name, message=str(error))
-    already = sum(folder is not None for folder in here.values())
+    already = 0 if wplus else sum(folder is not None for folder in here.values())
     message = f"{len(wanted) - already - failed} fetched, {already} already here, {failed} failed."
     yield Event("summary", VERB, message=message)
 

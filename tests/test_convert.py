@@ -216,6 +216,23 @@ def test_the_second_style_needs_no_encoder(downloads, home):
     assert ("encoder", "encoder") not in downloads
 
 
+def test_the_wplus_encoder_is_fetched_when_asked_for_and_only_once(downloads, read_encoders):
+    pull_style("cartoon", wplus=True)
+    style = load_style("cartoon")
+    assert (style.encoder.space, style.encoder_wplus.space) == ("z+", "w+")
+    downloads.clear()
+    pull_style("cartoon", wplus=True)
+    assert not downloads and read_encoders == ["encoder.pt", "encoder_wplus.pt"]
+
+
+def test_a_style_that_is_here_gets_its_wplus_encoder_later(downloads):
+    pull_style("cartoon")
+    downloads.clear()
+    pull_style("cartoon", wplus=True)
+    assert downloads == [("encoder_wplus", "encoder")]
+    assert load_style("cartoon").encoder_wplus.space == "w+"
+
+
 def test_two_pulls_of_one_style_at_once_make_one_bundle(downloads, home):
     from concurrent.futures import ThreadPoolExecutor
 
