@@ -21,6 +21,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from dualstylegan.errors import TrainingError, UsageError
+
 Item = TypeVar("Item")
 
 POLL_S = 0.5
@@ -65,6 +67,9 @@ class Processes:
         except BaseException as error:
             if not self._report(error):
                 raise SystemExit(1) from None
+            if isinstance(error, UsageError) and not self.is_main:
+                # All made the same mistake, this one was first; only the main process's usage errors are shown.
+                raise TrainingError(str(error)) from error
             raise
         finally:
             over.set()
