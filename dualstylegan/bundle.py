@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from dualstylegan import zoo
 from dualstylegan.codes import StyleBank, row_weights
+from dualstylegan.download import Notify, Progress
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.encoder import PSPEncoder
@@ -370,8 +371,8 @@ def load_base(
     *,
     parts: Collection[str] | None = None,
     offline: bool | None = None,
-    notify: zoo.Notify | None = None,
-    progress: zoo.Progress | None = None,
+    notify: Notify | None = None,
+    progress: Progress | None = None,
 ) -> Base:
     """A base by name, folder or run folder. `parts` names what to read beside the generator; None is everything.
 
@@ -484,8 +485,8 @@ def load_style(
     wplus: bool = True,
     thumbnails: bool = False,
     offline: bool | None = None,
-    notify: zoo.Notify | None = None,
-    progress: zoo.Progress | None = None,
+    notify: Notify | None = None,
+    progress: Progress | None = None,
 ) -> Style:
     """A style by name, folder or run folder, on its base. An official style that is not here yet is fetched.
 

@@ -7,7 +7,6 @@ styles with the same g, found by its hash.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,10 +28,9 @@ from dualstylegan.bundle import (
     save_style,
 )
 from dualstylegan.codes import fit_weights
+from dualstylegan.download import Notify, Progress
 from dualstylegan.errors import UsageError
 from dualstylegan.official import load_codes, load_encoder, load_generator, load_pretrained, load_sampler
-
-Notify = Callable[[str], None]
 
 
 def import_style(
@@ -69,8 +67,8 @@ def pull_style(
     wplus: bool = False,
     half: bool = False,
     offline: bool | None = None,
-    notify: zoo.Notify | None = None,
-    progress: zoo.Progress | None = None,
+    notify: Notify | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Fetch an official style, make it a bundle of the cache, let go of the downloads. Returns its folder.
 
@@ -124,8 +122,8 @@ def pull_base(
     name: str,
     *,
     offline: bool | None = None,
-    notify: zoo.Notify | None = None,
-    progress: zoo.Progress | None = None,
+    notify: Notify | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Fetch a base of the zoo with its discriminator, encoder and stage II; returns its folder in the cache.
 

@@ -9,14 +9,10 @@ Nothing is printed here: `notify` takes lines for the user, `progress` (file, by
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import json
 import math
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,13 +24,11 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
+from dualstylegan.download import TIMEOUT_S, Notify, Progress, Source, download, reason_of
 from dualstylegan.errors import DownloadError, OfflineError, UsageError, did_you_mean
 from dualstylegan.events import Event
 
 Result = TypeVar("Result")
-Notify = Callable[[str], None]
-Progress = Callable[[str, int, int | None], None]
-
 S_LAB = "S-Lab License 1.0, non-commercial: https://github.com/williamyang1991/DualStyleGAN/blob/main/LICENSE.md"
 NVIDIA = "Nvidia Source Code License-NC, non-commercial: https://nvlabs.github.io/stylegan2/license.html"
 BSD = "BSD 3-Clause (torchvision); trained on ImageNet"
@@ -63,7 +57,6 @@ class RemoteFile:
     path: str | None = None
     revision: str = REVISION
     mirrors: tuple[str, ...] = ()
-    optional: bool = False
     checked: bool = False
 
 
@@ -81,7 +74,7 @@ class Entry:
 
     @property
     def about_mb(self) -> int:
-        return sum(file.about_mb for file in self.files.values() if not file.optional)
+        return sum(file.about_mb for file in self.files.values())
 
 
 def _hub(path: str, about_mb: int, sha256: str | None = None, **more) -> RemoteFile:
@@ -287,7 +280,7 @@ def writing(target: Path, notify: Notify | None = None, what: str | None = None)
             lock.acquire()
     except (OSError, NotImplementedError) as error:
         raise DownloadError(
-            f"{what} is not in the cache, and {target.parent} cannot be written ({_reason(error)}): "
+            f"{what} is not in the cache, and {target.parent} cannot be written ({reason_of(error)}): "
             "set DSG_HOME to a folder that can."
         ) from None
     try:
@@ -377,27 +370,6 @@ def local_path(name: str, part: str) -> Path:
     return cache_home() / "downloads" / owner / file.name
 
 
-# Downloads
-
-CHUNK = 1 << 20
-TIMEOUT_S = 30
-PATIENCE = 6  # attempts in a row that bring nothing
-PAUSE_S = 0.5  # doubled after every such attempt
-
-
-@dataclass(frozen=True)
-class _Source:
-    url: str
-    size: int | None = None
-    sha256: str | None = None
-    git_sha1: str | None = None  # what the hub has for small files outside LFS
-    commit: str | None = None
-
-
-class _Restart(Exception):
-    """What is on the disk is not the beginning of what the server has."""
-
-
 def _download(file: RemoteFile, target: Path, notify: Notify | None, progress: Progress | None) -> None:
     """Fetch a file under a temporary name, check it, and only then give it its own. Tries the sources in order."""
     failures: list[DownloadError] = []
@@ -408,21 +380,21 @@ def _download(file: RemoteFile, target: Path, notify: Notify | None, progress: P
                 size = f"{source.size / 1e6:.1f} MB" if source.size else f"about {file.about_mb} MB"
                 commit = f", revision {source.commit[:12]}" if source.commit else ""
                 notify(f"downloading {file.name}, {size}, from {source.url}{commit}")
-            _fetch_checked(source, file, target, progress)
+            download(source, target, sha256=file.sha256, progress=progress)
             return
         except DownloadError as error:
             failures.append(error)
     raise failures[0]
 
 
-def _sources(file: RemoteFile) -> Iterator[Callable[[], _Source]]:
+def _sources(file: RemoteFile) -> Iterator[Callable[[], Source]]:
     if file.repository:
         yield lambda: _on_the_hub(file)
     for url in file.mirrors:
-        yield lambda url=url: _Source(url)
+        yield lambda url=url: Source(url)
 
 
-def _on_the_hub(file: RemoteFile) -> _Source:
+def _on_the_hub(file: RemoteFile) -> Source:
     """A file's address, size and hash as the hub gives them. Raises DownloadError."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
@@ -431,112 +403,15 @@ def _on_the_hub(file: RemoteFile) -> _Source:
     try:
         metadata = get_hf_file_metadata(url, timeout=TIMEOUT_S, endpoint=endpoint)
     except Exception as error:  # the hub's HTTP client, and so its errors, changed between versions
-        raise DownloadError(f"{url}: {_reason(error)}; check the connection and try again.") from None
+        raise DownloadError(f"{url}: {reason_of(error)}; check the connection and try again.") from None
     etag = metadata.etag or ""
-    return _Source(
+    return Source(
         url,
         metadata.size,
         sha256=etag if len(etag) == 64 else None,
         git_sha1=etag if len(etag) == 40 else None,
         commit=metadata.commit_hash,
     )
-
-
-def _fetch_checked(source: _Source, file: RemoteFile, target: Path, progress: Progress | None) -> None:
-    wanted = file.sha256 or source.sha256
-    if not (wanted or source.git_sha1):
-        raise DownloadError(f"{source.url}: neither the zoo nor the server has a hash of it, so it cannot be trusted.")
-    if source.sha256 and not source.sha256.startswith(wanted):
-        raise DownloadError(f"{source.url} is no longer the file the zoo knows (sha256 {source.sha256[:12]}).")
-    part = target.with_name(f"{target.name}.part")
-    try:
-        resumed = part.exists()
-        _stream(source, part, target.name, progress)
-        good = _is_intact(part, wanted, source.git_sha1)
-        if not good and resumed:  # the old beginning may have been another file's
-            part.unlink()
-            _stream(source, part, target.name, progress)
-            good = _is_intact(part, wanted, source.git_sha1)
-        if not good:
-            part.unlink()
-            raise DownloadError(f"{source.url} came damaged (wrong hash); it was deleted. Try again.")
-        part.replace(target)
-    except OSError as error:
-        raise DownloadError(f"{target} could not be written: {_reason(error)}.") from None
-
-
-def _stream(source: _Source, part: Path, name: str, progress: Progress | None) -> None:
-    """Append to `part` until it is whole, going on where a cut connection left it. Raises DownloadError."""
-    idle = 0
-    while True:
-        before = part.stat().st_size if part.exists() else 0
-        if source.size and before > source.size:
-            part.unlink()
-            before = 0
-        if source.size and before == source.size:
-            return
-        try:
-            if _append(source, part, before, name, progress):
-                return
-            error: Exception = ConnectionError("the connection was cut")
-        except _Restart:
-            part.unlink(missing_ok=True)
-            continue
-        except urllib.error.HTTPError as refused:
-            if refused.code < 500 and refused.code not in (408, 429):
-                raise DownloadError(f"{source.url}: the server answered {refused.code} {refused.reason}.") from None
-            error = refused
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as cut:
-            error = cut
-        idle = 0 if part.exists() and part.stat().st_size > before else idle + 1
-        if idle == PATIENCE:
-            raise DownloadError(
-                f"{source.url}: {_reason(error)}, {PATIENCE} times. What has come is kept: try again later."
-            ) from None
-        time.sleep(PAUSE_S * 2 ** max(0, idle - 1))
-
-
-def _append(source: _Source, part: Path, have: int, name: str, progress: Progress | None) -> bool:
-    """One request for what is missing behind `have` bytes. True when the file is whole, False when it was cut short."""
-    headers = {"User-Agent": "dsg", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    try:
-        response = urllib.request.urlopen(urllib.request.Request(source.url, headers=headers), timeout=TIMEOUT_S)
-    except urllib.error.HTTPError as refused:
-        if refused.code == 416:  # nothing behind `have`: whole already, or another file's beginning
-            total = (refused.headers.get("Content-Range") or "").rpartition("/")[2]
-            if total == str(have):
-                return True
-            raise _Restart from None
-        raise
-    with response:
-        if have and response.status != 206:  # a server that knows no ranges sends it all
-            have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else source.size
-        with part.open("ab" if have else "wb") as out:
-            while chunk := response.read(CHUNK):
-                out.write(chunk)
-                have += len(chunk)
-                if progress:
-                    progress(name, have, total)
-    return total is None or have >= total
-
-
-def _is_intact(file: Path, sha256: str | None, git_sha1: str | None) -> bool:
-    with file.open("rb") as stream:
-        if sha256:
-            return hashlib.file_digest(stream, "sha256").hexdigest().startswith(sha256)
-        digest = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-        return digest.hexdigest() == git_sha1
-
-
-def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error).splitlines()[:1]
-    return str(reason[0] if isinstance(reason, list) and reason else reason or type(error).__name__)
 
 
 # Looking up models: a path, an embedded one, one of the cache, one of the table

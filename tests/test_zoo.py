@@ -15,7 +15,7 @@ import pytest
 from tiny_release import NAMES, tiny_release
 
 from dsgcli.main import main
-from dualstylegan import convert, zoo
+from dualstylegan import convert, download, zoo
 from dualstylegan.bundle import load_style
 from dualstylegan.errors import DownloadError, OfflineError, UsageError
 from dualstylegan.networks.small_encoder import SmallEncoder
@@ -103,7 +103,7 @@ def home(tmp_path, monkeypatch, server):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DSG_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setattr(zoo, "PAUSE_S", 0.01)
+    monkeypatch.setattr(download, "PAUSE_S", 0.01)
     return tmp_path / "home"
 
 

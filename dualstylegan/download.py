@@ -1,0 +1,141 @@
+"""One file over the network: resumed where it was cut, checked before it gets its name, said while it comes."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dualstylegan.errors import DownloadError
+
+Notify = Callable[[str], None]  # a line for the user
+Progress = Callable[[str, int, int | None], None]  # file, bytes done, bytes in all where that is known
+
+CHUNK = 1 << 20
+TIMEOUT_S = 30
+PATIENCE = 6  # attempts in a row that bring nothing
+PAUSE_S = 0.5  # doubled after every such attempt
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a file is, and what its server says of it before it comes."""
+
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+    git_sha1: str | None = None  # what the Hugging Face hub has for small files outside LFS
+    commit: str | None = None
+
+
+class _Restart(Exception):
+    """What is on the disk is not the beginning of what the server has."""
+
+
+def download(source: Source, target: Path, *, sha256: str | None = None, progress: Progress | None = None) -> None:
+    """Fetch a file to `target`, which appears only once it is whole and its hash is right.
+
+    `sha256`, or its first digits, goes before what the server says; without either nothing is fetched. What came
+    before a failure stays as target.part, and the next call goes on from there. Raises DownloadError.
+    """
+    wanted = sha256 or source.sha256
+    if not (wanted or source.git_sha1):
+        raise DownloadError(f"{source.url}: neither we nor the server has a hash of it, so it cannot be trusted.")
+    if source.sha256 and not source.sha256.startswith(wanted):
+        raise DownloadError(f"{source.url} is no longer the file the zoo knows (sha256 {source.sha256[:12]}).")
+    part = target.with_name(f"{target.name}.part")
+    try:
+        resumed = part.exists()
+        _stream(source, part, target.name, progress)
+        good = _is_intact(part, wanted, source.git_sha1)
+        if not good and resumed:  # the old beginning may have been another file's
+            part.unlink()
+            _stream(source, part, target.name, progress)
+            good = _is_intact(part, wanted, source.git_sha1)
+        if not good:
+            part.unlink()
+            raise DownloadError(f"{source.url} came damaged (wrong hash); it was deleted. Try again.")
+        part.replace(target)
+    except OSError as error:
+        raise DownloadError(f"{target} could not be written: {reason_of(error)}.") from None
+
+
+def _stream(source: Source, part: Path, name: str, progress: Progress | None) -> None:
+    """Append to `part` until it is whole, going on where a cut connection left it. Raises DownloadError."""
+    idle = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        if source.size and before > source.size:
+            part.unlink()
+            before = 0
+        if source.size and before == source.size:
+            return
+        try:
+            if _append(source, part, before, name, progress):
+                return
+            error: Exception = ConnectionError("the connection was cut")
+        except _Restart:
+            part.unlink(missing_ok=True)
+            continue
+        except urllib.error.HTTPError as refused:
+            if refused.code < 500 and refused.code not in (408, 429):
+                raise DownloadError(f"{source.url}: the server answered {refused.code} {refused.reason}.") from None
+            error = refused
+        except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError) as cut:
+            error = cut
+        idle = 0 if part.exists() and part.stat().st_size > before else idle + 1
+        if idle == PATIENCE:
+            raise DownloadError(
+                f"{source.url}: {reason_of(error)}, {PATIENCE} times. What has come is kept: try again later."
+            ) from None
+        time.sleep(PAUSE_S * 2 ** max(0, idle - 1))
+
+
+def _append(source: Source, part: Path, have: int, name: str, progress: Progress | None) -> bool:
+    """One request for what is missing behind `have` bytes. True when the file is whole, False when it was cut short."""
+    headers = {"User-Agent": "dsg", "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(source.url, headers=headers), timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as refused:
+        if refused.code == 416:  # nothing behind `have`: whole already, or another file's beginning
+            total = (refused.headers.get("Content-Range") or "").rpartition("/")[2]
+            if total == str(have):
+                return True
+            raise _Restart from None
+        raise
+    with response:
+        if have and response.status != 206:  # a server that knows no ranges sends it all
+            have = 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else source.size
+        with part.open("ab" if have else "wb") as out:
+            while chunk := response.read(CHUNK):
+                out.write(chunk)
+                have += len(chunk)
+                if progress:
+                    progress(name, have, total)
+    return total is None or have >= total
+
+
+def _is_intact(file: Path, sha256: str | None, git_sha1: str | None) -> bool:
+    with file.open("rb") as stream:
+        if sha256:
+            return hashlib.file_digest(stream, "sha256").hexdigest().startswith(sha256)
+        digest = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+        return digest.hexdigest() == git_sha1
+
+
+def reason_of(error: Exception) -> str:
+    """An error in a few words, whatever library it came from."""
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error).splitlines()[:1]
+    return str(reason[0] if isinstance(reason, list) and reason else reason or type(error).__name__)
