@@ -1,4 +1,4 @@
-"""`dsg train`: photos become a base, portraits a style; every stage is visible, faithful and refuses what makes no sense."""
+"""`dsg train`: photos become a base, portraits a style; every stage is visible, faithful, and refuses nonsense."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_extrinsic_codes_are_jittered_in_w_plus(tmp_path):
     batches = [stage._draw(0) for _ in range(20)]
     jitter = torch.cat([batch["jitter"] for batch in batches])
     assert jitter.std().item() == pytest.approx(0.1, rel=0.05)  # of 20,480 draws
-    intrinsic, extrinsic = stage._codes(batches[0])
+    _, extrinsic = stage._codes(batches[0])
     mapped = stage.model.generator.mapping(batches[0]["extrinsic"])
     assert torch.allclose(extrinsic - mapped, batches[0]["jitter"], atol=1e-5)
 
@@ -340,7 +340,7 @@ def test_a_full_disk_costs_no_checkpoint_already_written(tmp_path, monkeypatch):
         save(state, file)
 
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(TrainingError, match="No space left on device.*Checkpoints already written are untouched"):
+    with pytest.raises(TrainingError, match=r"No space left on device.*Checkpoints already written are untouched"):
         list(train_stage(Fragile(breaks_at=-1), run, Processes(cpu=True), PACE))
     monkeypatch.setattr(torch, "save", save)
     assert run.last_checkpoint("fragile").step == 2

@@ -1,0 +1,150 @@
+"""Several processes: the same numbers as one, no portrait twice, and all end together with one message."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import PORTRAITS, draw_portraits, launch, write_base_recipe, write_style_recipe
+
+from dualstylegan.destylize import read_codes
+from dualstylegan.errors import TrainingError
+from dualstylegan.recipe import load_recipe
+from dualstylegan.train import train
+from dualstylegan.training.data import read_prepared
+from dualstylegan.training.processes import Processes
+from dualstylegan.training.run import RunFolder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory) -> Path:
+    """A base, and a style's run by one process up to destylization."""
+    folder = tmp_path_factory.mktemp("single")
+    photos, toons = draw_portraits(folder / "photos", 8), draw_portraits(folder / "toons", toon=True, seed=1)
+    base = write_base_recipe(folder / "base.toml", photos)
+    write_style_recipe(folder / "style.toml", toons, folder / "base")
+    for _ in train(load_recipe(base), folder / "base", cpu=True):
+        pass
+    for stage in ("data", "finetune", "destylize"):
+        for _ in train(load_recipe(folder / "style.toml"), folder / "style", stage=stage, cpu=True):
+            pass
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def run_two(arguments: list[object]) -> list[subprocess.Popen]:
+    port = free_port()
+    return [launch(arguments, rank=rank, processes=2, port=port) for rank in range(2)]
+
+
+def wait(processes: list[subprocess.Popen], seconds: float = 240) -> list[tuple[int, str]]:
+    """(exit status, stderr) of each."""
+    ends = []
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=seconds)
+            ends.append((process.returncode, errors))
+    finally:
+        for process in processes:
+            process.kill()
+    return ends
+
+
+def messages(ends: list[tuple[int, str]]) -> list[str]:
+    return [line for _, errors in ends for line in errors.splitlines() if line.startswith("dsg:")]
+
+
+def test_two_processes_destylize_uneven_shares_to_the_codes_of_one(single, tmp_path):
+    run = tmp_path / "style"
+    shutil.copytree(single / "style", run)
+    RunFolder(run).forget("destylize")
+    ends = wait(run_two([single / "style.toml", "--run", run, "--stage", "destylize"]))
+    assert [status for status, _ in ends] == [0, 0], ends
+
+    names, intrinsic, extrinsic = read_codes(run / "stages/destylize")
+    expected = read_codes(single / "style/stages/destylize")
+    assert names == expected[0] and len(names) == PORTRAITS
+    # floats add up in another order in other batches
+    assert (intrinsic - expected[1]).abs().max() <= 1e-3
+    assert (extrinsic - expected[2]).abs().max() <= 1e-3
+
+
+def test_two_processes_train_a_style_from_portraits_to_bundle(single, tmp_path):
+    run = tmp_path / "style"
+    ends = wait(run_two([single / "style.toml", "--run", run]))
+    assert [status for status, _ in ends] == [0, 0], ends
+    assert (run / "style" / "header.json").is_file()
+    rows = [row for row in RunFolder(run).read_log() if row["stage"] == "transfer"]
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    # both random states were kept, so the pair can go on too
+    assert {path.name for path in run.glob("checkpoints/transfer-000006*")} == {
+        "transfer-000006.pt",
+        "transfer-000006.rank0.pt",
+        "transfer-000006.rank1.pt",
+    }
+
+
+def test_one_process_that_fails_while_work_is_sharded_ends_both_with_one_message(single, tmp_path):
+    run = tmp_path / "style"
+    shutil.copytree(single / "style", run)
+    RunFolder(run).forget("destylize")
+    crop = read_prepared(run / "stages/data").training[1].path  # the second process's first
+    crop.write_bytes(b"no picture")
+
+    began = time.monotonic()
+    ends = wait(run_two([single / "style.toml", "--run", run, "--stage", "destylize"]))
+    assert [status for status, _ in ends] == [1, 1], ends
+    assert len(messages(ends)) == 1 and crop.name in messages(ends)[0]
+    assert time.monotonic() - began < 120  # not after a time-out
+
+
+def test_one_process_that_fails_while_they_train_together_ends_both_with_one_message(single, tmp_path):
+    run = tmp_path / "style"
+    shutil.copytree(single / "style", run)
+    # a folder in the place of the second process's file: only its checkpoint cannot be written
+    (run / "checkpoints" / "transfer-000002.rank1.pt").mkdir(parents=True)
+    ends = wait(run_two([single / "style.toml", "--run", run, "--stage", "transfer"]))
+    assert [status for status, _ in ends] == [1, 1], ends
+    assert len(messages(ends)) == 1 and "Could not write the checkpoint of transfer at step 2" in messages(ends)[0]
+
+
+def test_a_batch_that_does_not_divide_is_one_line(single, tmp_path):
+    arguments = [single / "style.toml", "--run", tmp_path / "run", "--set", "finetune.effective_batch=3"]
+    ends = wait(run_two(arguments))
+    assert [status for status, _ in ends] == [1, 1], ends
+    assert len(messages(ends)) == 1 and "does not divide among 2 processes" in messages(ends)[0]
+
+
+def test_a_single_process_needs_no_group_and_shares_with_nobody(tmp_path):
+    processes = Processes(cpu=True)
+    with processes.together(tmp_path):
+        assert processes.share([1, 2, 3]) == [1, 2, 3]
+        processes.wait_for_all("anything")
+        parameter = torch.nn.Parameter(torch.ones(2))
+        parameter.grad = torch.full((2,), 3.0)
+        processes.average_gradients([parameter])
+        assert parameter.grad.tolist() == [3.0, 3.0]
+
+
+def test_the_first_failure_is_the_one_that_is_told(tmp_path):
+    processes = Processes(cpu=True)
+    with pytest.raises(TrainingError, match="first"), processes.together(tmp_path):
+        raise TrainingError("first")
