@@ -27,6 +27,7 @@ SECTIONS = {  # what a recipe of each kind may hold beside [perception] and [bun
     "pretrain": ("pretrain",),
     "style": ("data", "finetune", "destylize", "transfer", "refine", "samplers"),
 }
+PERCEPTUAL_LAYERS = ("relu1_1", "relu2_1", "relu3_1")
 STAGES = {  # what `dsg train` runs, in order
     "base": ("data", "base", "pretrain", "bundle"),
     "pretrain": ("pretrain", "bundle"),
@@ -377,8 +378,8 @@ def build_recipe(table: Mapping[str, Any], where: str = "recipe") -> Recipe:
         raise UsageError(f'{where}: base_model is missing: name the base to start from, for example "ffhq" or "mini".')
     if recipe.kind == "base":
         _check_base(recipe.base, where)
-    if not recipe.transfer.perceptual_layers or not recipe.pretrain.perceptual_layers:
-        raise UsageError(f"{where}: perceptual_layers must name one layer or more.")
+    for section in ("pretrain", "transfer"):
+        _check_layers(getattr(recipe, section).perceptual_layers, f"{where}: {section}.perceptual_layers")
     if not recipe.bundle.weights:
         raise UsageError(f"{where}: bundle.weights must hold a weight for each row.")
     try:
@@ -386,6 +387,15 @@ def build_recipe(table: Mapping[str, Any], where: str = "recipe") -> Recipe:
     except re.error as error:
         raise UsageError(f"{where}: data.held_out_person is not a regular expression: {error}.") from error
     return recipe
+
+
+def _check_layers(layers: Mapping[str, float], where: str) -> None:
+    if not layers:
+        raise UsageError(f"{where} must name one layer or more of {', '.join(PERCEPTUAL_LAYERS)}.")
+    for layer in layers:
+        if layer not in PERCEPTUAL_LAYERS:
+            known = ", ".join(PERCEPTUAL_LAYERS)
+            raise UsageError(f"{where} has no '{layer}'.{did_you_mean(layer, PERCEPTUAL_LAYERS)} Layers: {known}.")
 
 
 def _check_base(base: BaseTraining, where: str) -> None:

@@ -14,6 +14,8 @@ from conftest import draw_picture
 from PIL import Image
 
 from dualstylegan.errors import BadFileError, TrainingError
+from dualstylegan.faces.face import Face
+from dualstylegan.faces.faces_json import entry_of, write_entries
 from dualstylegan.recipe import Data, Template
 from dualstylegan.training.data import (
     Portraits,
@@ -212,6 +214,24 @@ def test_a_template_brings_eyes_and_mouth_where_the_ffhq_crop_has_them(tmp_path)
     assert mouth[0] == pytest.approx(0.5)
     assert left[0] < 0.45 < 0.55 < right[0]
     assert left[1] < 0.5 < mouth[1]
+
+
+def test_given_landmarks_align_what_they_mention_and_nothing_else(folder, tmp_path):
+    face = Face.from_points(template_points(Template(), 24, 24))
+    write_entries(folder / "faces.json", [entry_of(name, face) for name in ("0.png", "sub/9.png")])
+    _, prepared = prepare(aligned(folder, alignment="faces.json"), tmp_path / "run")
+    assert [portrait.name for portrait in prepared.training] == ["0.png", "sub/9.png"]
+    assert "does not mention it" in prepared.left_out["1.png"]
+
+    by_hand = np.asarray(Image.open(prepared.training[0].path)).astype(int)
+    _, prepared = prepare(aligned(folder, alignment="template"), tmp_path / "template")
+    by_template = np.asarray(Image.open(prepared.training[0].path)).astype(int)
+    assert np.abs(by_hand - by_template).max() <= 1  # faces.json rounds points to a thousandth of a pixel
+
+
+def test_landmarks_that_are_not_there_stop_before_anything_else(folder, tmp_path):
+    with pytest.raises(BadFileError, match=r"faces\.json"):
+        prepare(aligned(folder, alignment="faces.json"), tmp_path / "run")
 
 
 def test_crops_that_are_small_or_cut_are_left_out_but_not_when_held_out(tmp_path):

@@ -26,9 +26,11 @@ from torch import Tensor
 from dualstylegan.errors import BadFileError, DualStyleGANError, NoFaceError, TrainingError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.faces.crop import crop_face
-from dualstylegan.faces.face import crop_side_px, ffhq_matrix
+from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix
+from dualstylegan.faces.faces_json import faces_of, read_faces_json
+from dualstylegan.faces.find import Detector, make_detector
 from dualstylegan.media.images import Picture, from_tensor, read_picture
-from dualstylegan.media.paths import atomic_output, expand_inputs
+from dualstylegan.media.paths import Source, atomic_output, expand_inputs
 from dualstylegan.recipe import Data, Template
 from dualstylegan.training.portraits import Portrait, load_portrait
 
@@ -224,12 +226,12 @@ class _Aligner:
 
     def __init__(self, data: Data, size: int):
         self.data, self.size = data, size
-        self._detector: Any = None
-        self._given: Any = None
-        self._faces_json = Path(data.faces_json or Path(data.folder) / "faces.json").expanduser()
-        how: Any = {"landmarks": data.detector, "template": repr(data.template)}.get(data.alignment, "")
+        self._detector: Detector | None = None
+        how = {"landmarks": data.detector, "template": repr(data.template)}.get(data.alignment, "")
         if data.alignment == "faces.json":
-            how = hashlib.sha256(_read_bytes(self._faces_json)).hexdigest()
+            self._faces_json = Path(data.faces_json or Path(data.folder) / "faces.json").expanduser()
+            self._given = read_faces_json(self._faces_json)
+            how = hashlib.sha256(self._faces_json.read_bytes()).hexdigest()
         self._made_how = f"{size} px, {data.alignment} {how}, at least {data.min_crop_px} px, {data.min_inside} inside"
 
     def align(self, jobs: Sequence[_Job]) -> list[str | None]:
@@ -261,16 +263,14 @@ class _Aligner:
             raise BadFileError(f"{job.source}: {error.strerror}.") from None
         return f"{stat.st_size} bytes of {stat.st_mtime_ns}; {self._made_how}; strict {job.strict}"
 
-    def _faces_found(self, pictures: list[Picture]) -> list[Sequence[Any]]:
+    def _faces_found(self, pictures: list[Picture]) -> list[Sequence[Face]]:
         if self.data.alignment != "landmarks" or not pictures:
             return [()] * len(pictures)
         if self._detector is None:
-            from dualstylegan.faces.find import make_detector
-
             self._detector = make_detector(self.data.detector)
         return self._detector.find([picture.pixels for picture in pictures])
 
-    def _crop(self, job: _Job, picture: Picture, faces: Sequence[Any]) -> np.ndarray:
+    def _crop(self, job: _Job, picture: Picture, faces: Sequence[Face]) -> np.ndarray:
         """uint8 (size, size, 3). Raises BadFileError, NoFaceError, UsageError."""
         if self.data.alignment == "aligned":
             return _aligned_already(picture, self.size, job.source)
@@ -285,14 +285,11 @@ class _Aligner:
             _demand_good(matrix, picture, self.data, job.source)
         return from_tensor(crop_face(picture.pixels, matrix, self.size))
 
-    def _faces_given(self, job: _Job) -> Sequence[Any]:
-        if self._given is None:
-            from dualstylegan.faces.faces_json import read_faces_json
-
-            self._given = read_faces_json(self._faces_json)
-        if job.name not in self._given:
+    def _faces_given(self, job: _Job) -> Sequence[Face]:
+        faces = faces_of(self._given, Source(job.source, Path(job.name)))
+        if faces is None:
             raise NoFaceError(f"{job.source}: {self._faces_json} does not mention it.")
-        return self._given[job.name]
+        return faces
 
 
 def template_points(template: Template, width: int, height: int) -> np.ndarray:
@@ -344,13 +341,6 @@ def _mark_of(path: Path) -> str | None:
             return image.info.get(MARK)
     except (OSError, SyntaxError):
         return None
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TrainingError(f"{path}: the recipe's landmarks cannot be read: {error.strerror}.") from None
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing
