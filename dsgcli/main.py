@@ -10,7 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from dsgcli.align import align
+from dsgcli.destylize import destylize
+from dsgcli.refine import refine
 from dsgcli.report import speaks
+from dsgcli.sample import sample
+from dsgcli.styles import app as styles
+from dsgcli.stylize import stylize
+from dsgcli.train import train
 from dualstylegan import __version__
 from dualstylegan.errors import DualStyleGANError, UsageError
 
@@ -45,23 +52,13 @@ def _dsg(
         raise typer.Exit(UsageError.exit_status)
 
 
-def _register() -> None:
-    import importlib
-
-    for verb in ("stylize", "styles", "align", "sample", "train", "destylize", "refine"):
-        try:
-            module = importlib.import_module(f"dsgcli.{verb}")
-        except ModuleNotFoundError as error:
-            if error.name != f"dsgcli.{verb}":
-                raise
-            continue
-        if hasattr(module, "app"):
-            app.add_typer(module.app, name=verb)
-        else:
-            app.command(verb)(getattr(module, verb))
-
-
-_register()
+app.command()(stylize)
+app.add_typer(styles)
+app.command()(align)
+app.command()(sample)
+app.command()(train)
+app.command()(destylize)
+app.command()(refine)
 
 
 def main(arguments: list[str] | None = None) -> int:

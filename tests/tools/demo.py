@@ -21,7 +21,17 @@ def embedded_styles() -> list[str]:
 
 def dsg(*arguments: str | Path) -> None:
     print("$ dsg", *(str(argument) for argument in arguments), flush=True)
-    subprocess.run([sys.executable, "-m", "dsgcli", *map(str, arguments)], cwd=ROOT, check=True)
+    status = subprocess.run([sys.executable, "-m", "dsgcli", *map(str, arguments)], cwd=ROOT).returncode
+    if status:
+        sys.exit(status)  # dsg has said why
+
+
+def draw_sheet(folder: Path, path: Path) -> None:
+    from dualstylegan.media.images import read_picture, write_picture
+    from dualstylegan.media.sheets import contact_sheet
+
+    faces = sorted(folder.rglob("*.png"))
+    write_picture(path, contact_sheet([read_picture(face).pixels for face in faces], [face.stem for face in faces]))
 
 
 def main() -> None:
@@ -34,8 +44,9 @@ def main() -> None:
         dsg("stylize", photos, *chosen, "-o", out, "--sheet", out / "sheet.png")
         result = f"Before and after: {out / 'sheet.png'}; the photos in every style beside it."
     else:
-        dsg("align", photos, "-o", out / "faces", "--sheet", out / "faces.png")
-        result = f"No style ships with the package yet, so this found and aligned the faces: {out / 'faces.png'}."
+        dsg("align", photos, "-o", out / "faces", "--size", "512")
+        draw_sheet(OUT / "faces", OUT / "faces.png")
+        result = f"No style ships with the package yet: the faces, found and aligned, are in {out / 'faces.png'}."
     print(f"{result} ({time.monotonic() - began_s:.0f} s)")
 
 
