@@ -52,8 +52,7 @@ def _consume(events: Iterable[Event], take: Callable[[Event], None]) -> int:
 
 
 def _print_json(event: Event) -> None:
-    line = json_module.dumps(_plain(event.as_json()), ensure_ascii=False)
-    print(line.encode("utf-8", "replace").decode(), flush=True)
+    print(json_module.dumps(_plain(event.as_json())), flush=True)
 
 
 def _plain(value: Any) -> Any:

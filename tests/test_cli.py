@@ -235,6 +235,18 @@ def test_json_holds_what_json_cannot(capsys):
     assert (parsed["loss"], parsed["box"], parsed["mean"], parsed["set"]) == (None, [0, 1, 2, 3], 0.5, [1, 2])
 
 
+def test_names_that_are_no_text_are_no_trouble():
+    script = (
+        "import sys\nfrom dsgcli import main\nfrom dsgcli.report import show\nfrom dualstylegan.events import Event\n"
+        "@main.app.command()\n"
+        "def act(json: bool = False) -> None:\n"
+        "    show([Event('note', 'align', source='\\udcff.jpg', message='fine')], json=json, answer=True)\n"
+        "sys.exit(main.main())"
+    )
+    assert python("-c", script, "act").stdout == "\\udcff.jpg: fine\n"
+    assert json.loads(python("-c", script, "act", "--json").stdout)["source"] == "\udcff.jpg"
+
+
 def test_what_was_asked_for_goes_to_stdout(capsys):
     show([Event("note", "stylize", source="a.jpg", message="would become out/a.jpg")], answer=True)
     said = capsys.readouterr()

@@ -207,6 +207,8 @@ def test_no_result_overwrites_another_source(here):
 def test_two_results_of_one_name_are_found_before_any_work():
     with pytest.raises(UsageError, match=r"p/a.jpg and q/a.jpg would both become out/a.jpg"):
         plan_outputs("out", [source("p/a.jpg"), source("q/a.jpg")])
+    with pytest.raises(UsageError, match=r"p/a.jpg and p/a.png would both become out/a.png. Give them to two runs"):
+        plan_outputs("out", [source("p/a.jpg"), source("p/a.png")], suffix=".png")
     with pytest.raises(UsageError, match=r"\{style\}-\{id\}"):
         plan_outputs("out/{stem}.{ext}", [source("p/a.jpg")], [("toon", "1"), ("toon", "2")])
 

@@ -288,14 +288,25 @@ def plan_outputs(
             if real in originals:
                 raise UsageError(f"{path} would overwrite a source, {originals[real]}. Choose another -o.")
             if real in taken:
-                other = taken[real].path
-                pair = f"{other} and {source.path}" if other != source.path else f"two styles of {source.path}"
-                hint = "{parent}" if other != source.path else "{style}-{id}"
-                raise UsageError(f"{pair} would both become {path}. Name the folder above them, or use {hint} in -o.")
+                raise UsageError(
+                    f"{_clash(taken[real], source)} would both become {path}. {_way_out(taken[real], source)}"
+                )
             taken[real] = source
             row.append(path)
         rows.append(row)
     return rows
+
+
+def _clash(one: Source, other: Source) -> str:
+    return f"Two styles of {one.path}" if one is other else f"{one.path} and {other.path}"
+
+
+def _way_out(one: Source, other: Source) -> str:
+    if one is other:
+        return "Use {style}-{id} in -o."
+    if one.path.parent == other.path.parent:
+        return "Give them to two runs."
+    return "Name the folder above them, or use {parent} in -o."
 
 
 @contextmanager
