@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -63,7 +64,16 @@ def train(
 
     from dualstylegan.train import train as run_recipe
 
-    events = run_recipe(resolved, run, stage=stage, from_step=from_step, redo=redo, dry_run=dry_run, cpu=cpu)
+    events = run_recipe(
+        resolved,
+        run,
+        stage=stage,
+        from_step=from_step,
+        redo=redo,
+        dry_run=dry_run,
+        cpu=cpu,
+        notify=lambda line: print(f"dsg: {line}", file=sys.stderr),
+    )
     raise typer.Exit(show(events, json=json, answer=dry_run))
 
 

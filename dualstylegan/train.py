@@ -60,11 +60,13 @@ def train(
     redo: str | None = None,
     dry_run: bool = False,
     cpu: bool = False,
+    notify: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Event]:
     """Run what `recipe` asks for in the folder `run` (default: runs/NAME); stages that are done are passed over.
 
     `stage` runs that one alone. `from_step` makes what comes after stage III from an earlier snapshot. `redo` forgets a
     stage and all after it first. `dry_run` only says what would be done, how long it might take and how much memory.
+    `notify` takes lines about a base that must be fetched first (licence, size).
     Yields progress with loss figures, grids, and a summary whose output is the model. Raises UsageError for stages the
     recipe does not have, TrainingError for what training itself cannot do.
     """
@@ -84,7 +86,7 @@ def train(
     processes = Processes(timeout_s=recipe.process_timeout_s, cpu=cpu)
     folder.create()
     with processes.together(folder.path):
-        training = Training(recipe, folder, processes, from_step)
+        training = Training(recipe, folder, processes, from_step, notify)
         if processes.is_main:
             sweep(folder.path)
             if redo:
@@ -99,8 +101,16 @@ def train(
 class Training:
     """One recipe in one run folder: a method for every stage, and what stages share, made when first needed."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, processes: Processes, from_step: int | None = None):
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        processes: Processes,
+        from_step: int | None = None,
+        notify: Callable[[str], None] = lambda line: None,
+    ):
         self.recipe, self.folder, self.processes, self.from_step = recipe, folder, processes, from_step
+        self.notify = notify
         self.pace = Pace(
             recipe.seed,
             recipe.log_every,
@@ -439,7 +449,8 @@ class Training:
     @cached_property
     def base(self) -> Base:
         """The base the recipe starts from, or the one this run has trained."""
-        base = load_base(self.folder.base if self.recipe.kind == "base" else self.recipe.base_model)
+        where = self.folder.base if self.recipe.kind == "base" else self.recipe.base_model
+        base = load_base(where, notify=self.notify if self.processes.is_main else None)
         if base.encoder is None:
             raise TrainingError(f"The base '{base.name}' has no encoder: destylization and stage II need one.")
         return base
