@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu6
+from torch.nn.functional import conv2d, relu6
 
 # Inverted residual blocks up to the last feature: (expansion, width, stride) of each
 BLOCKS = ((1, 16, 1), (6, 24, 2), (6, 24, 1), (6, 32, 2), (6, 32, 1), (6, 32, 1), (6, 64, 2), *[(6, 64, 1)] * 3)
@@ -61,10 +61,15 @@ class MobileNetFeatures(nn.Module):
                 found[name] = feature
             return len(found) == len(wanted)
 
-        x = relu6(self.stem(((images + 1) / 2 - self.mean) / self.std))
-        if keep("relu1_1", x):
-            return found
-        x = x[:, :, ::2, ::2]  # the network's own stem has stride 2: the same numbers at every other pixel
+        x = ((images + 1) / 2 - self.mean) / self.std
+        # The network's own stem has stride 2: the same numbers at every other pixel
+        if "relu1_1" in wanted:
+            x = relu6(self.stem(x))
+            if keep("relu1_1", x):
+                return found
+            x = x[:, :, ::2, ::2]
+        else:
+            x = relu6(conv2d(x, self.stem.weight, self.stem.bias, stride=2, padding=1))
 
         before = {1: "relu2_1", 2: "relu2_2", 3: "relu3_1", 6: "relu4_1"}  # named after the block's expansion
         for index, block in enumerate(self.blocks):

@@ -28,6 +28,7 @@ from dualstylegan.training.losses import (
 from dualstylegan.training.processes import Processes
 
 SHOWN = 8
+JUDGED = ("relu2_1", "relu3_1")  # what L_CX and L_FM read
 
 
 class TransferStage(ExtrinsicStage):
@@ -60,6 +61,7 @@ class TransferStage(ExtrinsicStage):
         self.portraits, self.faces, self.perception = portraits, faces, perception
         self.intrinsic, self.extrinsic = intrinsic.to(self.device), extrinsic.to(self.device)
         self.noise_from = noise_from
+        self.layers = tuple(sorted({*settings.perceptual_layers, *JUDGED}))
         self.steps = settings.steps
         self.shown = self._show()
 
@@ -91,9 +93,9 @@ class TransferStage(ExtrinsicStage):
         images = self._render(batch)
         with torch.no_grad():
             faces = self.model.generator(batch["intrinsic"])
-            wanted = self.perception.features(batch["portrait"])
+            wanted = self.perception.features(batch["portrait"], self.layers)
             identities = self.perception.identity(faces)
-        features = self.perception.features(images)
+        features = self.perception.features(images, self.layers)
 
         terms = {"adversarial": settings.adversarial * self.adversary.fool(images)}
         if batch["pairs"]:
