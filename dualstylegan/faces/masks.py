@@ -67,6 +67,6 @@ def _frame(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _crop_edges(width: float) -> np.ndarray:
     at = (np.arange(MASK_SIZE) + 0.5) / MASK_SIZE
-    inside = np.clip(np.minimum(at, 1 - at) / width - 0.02, 0, 1)  # the outermost pixels are exactly 0
+    inside = np.clip((np.minimum(at, 1 - at) - at[0]) / width, 0, 1)  # the outermost pixels are exactly 0
     ramp = (inside**2 * (3 - 2 * inside)).astype(np.float32)
     return ramp[:, None] * ramp[None, :]

@@ -16,7 +16,7 @@ from torch import Tensor
 from dualstylegan.networks.mtcnn import MTCNN, OUTPUT_SIZE, PROPOSAL_SIZE, PROPOSAL_STRIDE, REFINE_SIZE
 
 PYRAMID_FACTOR = 0.709  # about half the area from one level to the next
-THRESHOLDS = (0.6, 0.7, 0.7)  # scores that pass the three networks
+THRESHOLDS = (0.6, 0.7, 0.8)  # scores that pass the three networks
 MOST_PROPOSALS = 400  # a picture; more than that is texture, the best scores are kept
 
 

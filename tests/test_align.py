@@ -1,0 +1,220 @@
+"""`dsg align` cuts faces out of photos, writes faces.json, and reads it back; one bad file stops nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dsgcli.main import main
+from dualstylegan.align import align_pictures
+from dualstylegan.errors import BadFileError, UsageError
+from dualstylegan.faces.crop import crop_face
+from dualstylegan.faces.faces_json import faces_of, read_faces_json
+from dualstylegan.faces.find import EmbeddedDetector
+from dualstylegan.media.images import from_tensor, read_picture
+from dualstylegan.media.paths import Source
+
+PHOTOS = Path(__file__).parent / "data" / "photos"
+
+
+@pytest.fixture(scope="module")
+def detector() -> EmbeddedDetector:
+    return EmbeddedDetector()
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """a.jpg with one face, sub/b.jpg with one, sub/pair.png with two, blank.png with none."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    shutil.copy(PHOTOS / "congress_C001101.jpg", folder / "a.jpg")
+    shutil.copy(PHOTOS / "congress_A000371.jpg", folder / "sub" / "b.jpg")
+    pair = Image.new("RGB", (520, 300), (90, 110, 130))
+    pair.paste(Image.open(PHOTOS / "congress_G000535.jpg").resize((150, 183)), (20, 20))
+    pair.paste(Image.open(PHOTOS / "congress_C001101.jpg"), (260, 10))
+    pair.save(folder / "sub" / "pair.png")
+    Image.new("RGB", (80, 60), "white").save(folder / "blank.png")
+    return folder
+
+
+def kinds(events: list) -> dict[str, str]:
+    return {Path(event.source).name: event.kind for event in events if event.source}
+
+
+def entries(folder: Path) -> list[dict]:
+    return json.loads((folder / "faces.json").read_text(encoding="utf-8"))["faces"]
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_every_face_becomes_a_crop_and_an_entry(photos, tmp_path, detector):
+    out = tmp_path / "faces"
+    events = list(align_pictures([photos], output=out, size=96, detector=detector))
+    assert kinds(events) == {"a.jpg": "done", "b.jpg": "done", "pair.png": "done", "blank.png": "skipped"}
+    assert events[0].kind == "plan" and events[0].total == 4
+    assert events[-1].kind == "summary" and events[-1].data == {"done": 3, "skipped": 1, "failed": 0, "faces": 4}
+
+    crops = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
+    assert crops == ["a.png", "sub/b.png", "sub/pair-2.png", "sub/pair.png"]
+    for entry in entries(out):
+        assert pixels(out / entry["crop"]).shape == (96, 96, 3) and entry["size"] == 96
+        assert np.shape(entry["landmarks"]) == (68, 2) and np.shape(entry["matrix"]) == (3, 3)
+        assert len(entry["box"]) == 4 and 0.8 < entry["score"] <= 1
+    first, second = (entry for entry in entries(out) if entry["file"] == "sub/pair.png")
+    assert first["crop"] == "sub/pair.png" and first["box"][0] > 225 > second["box"][0]  # the larger one first
+
+
+def test_faces_json_read_back_gives_the_same_crops_without_looking(photos, tmp_path, detector):
+    list(align_pictures([photos], output=tmp_path / "one", size=96, detector=detector))
+
+    class Blind:
+        name = "blind"
+
+        def find(self, pictures):
+            raise AssertionError("the landmarks were given")
+
+    known = tmp_path / "one" / "faces.json"
+    events = list(align_pictures([photos], output=tmp_path / "two", size=96, landmarks=known, detector=Blind()))
+    assert kinds(events)["blank.png"] == "failed"  # it is not in the file
+    for crop in (tmp_path / "one").rglob("*.png"):
+        twin = tmp_path / "two" / crop.relative_to(tmp_path / "one")
+        np.testing.assert_array_equal(pixels(crop), pixels(twin))
+    assert entries(tmp_path / "one") == entries(tmp_path / "two")
+
+
+def test_the_matrix_is_the_one_the_crop_was_cut_with(photos, tmp_path, detector):
+    out = tmp_path / "faces"
+    list(align_pictures([photos / "a.jpg"], output=out, size=64, detector=detector))
+    (entry,) = entries(out)
+    crop = crop_face(read_picture(photos / "a.jpg").pixels, np.array(entry["matrix"]), 64)
+    np.testing.assert_array_equal(from_tensor(crop), pixels(out / "a.png"))
+
+
+def test_largest_takes_one_face_and_size_0_writes_no_crops(photos, tmp_path, detector):
+    out = tmp_path / "faces"
+    list(align_pictures([photos / "sub"], output=out, size=0, faces="largest", detector=detector))
+    assert [path.name for path in out.rglob("*") if path.is_file()] == ["faces.json"]
+    assert [entry["file"] for entry in entries(out)] == ["b.jpg", "pair.png"]
+    assert all("crop" not in entry for entry in entries(out))
+
+
+def test_a_bad_file_is_named_and_the_others_are_done(photos, tmp_path, detector):
+    (photos / "broken.jpg").write_bytes((photos / "a.jpg").read_bytes()[:900])
+    (photos / "text.png").write_text("not a picture")
+    events = list(align_pictures([photos, "missing.jpg"], output=tmp_path / "out", size=32, detector=detector))
+    failed = {event.source: event.message for event in events if event.kind == "failed"}
+    assert {Path(source).name for source in failed} == {"broken.jpg", "text.png", "missing.jpg"}
+    assert all(source in message and "\n" not in message for source, message in failed.items())
+    assert events[-1].data["done"] == 3
+
+
+def test_skip_existing_trusts_only_whole_crops_of_the_same_size(photos, tmp_path, detector):
+    out = tmp_path / "faces"
+
+    def run(size: int) -> dict[str, str]:
+        return kinds(list(align_pictures([photos], output=out, size=size, detector=detector, skip_existing=True)))
+
+    run(48)
+    assert run(48) == {"a.jpg": "skipped", "b.jpg": "skipped", "pair.png": "skipped", "blank.png": "skipped"}
+    crop = out / "sub" / "pair-2.png"
+    crop.write_bytes(crop.read_bytes()[:-30])
+    (out / "a.png").unlink()
+    assert run(48) == {"a.jpg": "done", "b.jpg": "skipped", "pair.png": "done", "blank.png": "skipped"}
+    assert set(run(64).values()) == {"done", "skipped"} and pixels(out / "a.png").shape == (64, 64, 3)
+
+
+def test_a_second_folder_adds_to_faces_json(photos, tmp_path, detector):
+    out = tmp_path / "faces"
+    list(align_pictures([photos / "a.jpg"], output=out, size=32, detector=detector))
+    list(align_pictures([photos / "sub"], output=out, size=32, detector=detector))
+    assert [entry["file"] for entry in entries(out)] == ["a.jpg", "b.jpg", "pair.png", "pair.png"]
+
+
+def test_stopping_early_keeps_what_was_cut(photos, tmp_path, detector):
+    out = tmp_path / "faces"
+    events = align_pictures([photos], output=out, size=32, detector=detector)
+    for event in events:
+        if event.kind == "done":
+            break
+    events.close()  # as Ctrl-C does
+    assert {entry["crop"] for entry in entries(out)} == {p.relative_to(out).as_posix() for p in out.rglob("*.png")}
+    assert not list(out.rglob(".*"))
+
+
+def test_pictures_of_one_name_keep_their_extensions(photos, tmp_path, detector):
+    Image.open(photos / "a.jpg").save(photos / "a.png")
+    list(align_pictures([photos / "a.jpg", photos / "a.png"], output=tmp_path / "out", size=32, detector=detector))
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.jpg.png", "a.png.png"]
+
+
+def test_a_dry_run_writes_nothing(photos, tmp_path, detector):
+    events = list(align_pictures([photos], output=tmp_path / "out", detector=detector, dry_run=True))
+    assert not (tmp_path / "out").exists()
+    assert sum(event.kind == "note" for event in events) == 4
+
+
+def test_wrong_questions_are_refused_before_any_work(photos, tmp_path):
+    for wrong in ({"faces": "some"}, {"size": -1}, {"output": tmp_path / "x.png"}):
+        with pytest.raises(UsageError):
+            next(align_pictures([photos], **wrong))
+    assert not (tmp_path / "faces").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "is not JSON"),
+        ('{"faces": 3}', "no list of faces"),
+        ('{"version": 9, "faces": []}', "version 9"),
+        ('[{"landmarks": []}]', "no 'file'"),
+        ('[{"file": "a.jpg", "landmarks": [[1, 2]]}]', "68 x 2"),
+        (json.dumps([{"file": "a.jpg", "landmarks": [[5, 5]] * 68}]), "no face"),
+        (json.dumps([{"file": "a.jpg", "landmarks": [[i, i * i % 7] for i in range(68)], "matrix": [[0] * 3] * 3}]),
+         "affine"),
+    ],
+)  # fmt: skip
+def test_a_faces_json_that_is_wrong_is_refused_with_its_name_and_reason(tmp_path, content, reason):
+    path = tmp_path / "faces.json"
+    path.write_text(content)
+    with pytest.raises(BadFileError, match=reason) as caught:
+        read_faces_json(path)
+    assert str(path) in str(caught.value)
+
+
+def test_landmarks_alone_are_enough_in_a_faces_json(photos, tmp_path, detector):
+    list(align_pictures([photos / "a.jpg"], output=tmp_path / "one", size=64, detector=detector))
+    (entry,) = entries(tmp_path / "one")
+    by_hand = tmp_path / "hand.json"
+    by_hand.write_text(json.dumps([{"file": "a.jpg", "landmarks": entry["landmarks"]}]))
+    list(align_pictures([photos / "a.jpg"], output=tmp_path / "two", size=64, landmarks=by_hand))
+    difference = pixels(tmp_path / "one" / "a.png").astype(int) - pixels(tmp_path / "two" / "a.png")
+    assert np.abs(difference).max() <= 2  # landmarks are written to a thousandth of a pixel
+
+
+def test_faces_are_matched_by_place_then_by_a_unique_name():
+    known = {"a/x.jpg": [1], "b/x.jpg": [2], "c/y.jpg": [3]}
+    assert faces_of(known, Source(Path("photos/a/x.jpg"), Path("a/x.jpg"))) == [1]
+    assert faces_of(known, Source(Path("b/x.jpg"), Path("x.jpg"))) == [2]
+    assert faces_of(known, Source(Path("elsewhere/y.jpg"), Path("y.jpg"))) == [3]
+    assert faces_of(known, Source(Path("elsewhere/x.jpg"), Path("x.jpg"))) is None
+
+
+def test_the_command_aligns_and_its_exit_status_says_how_it_went(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    common = ["--size", "32", "--detector", "embedded"]
+    assert main(["align", "photos", *common]) == 0
+    assert (tmp_path / "faces" / "sub" / "pair-2.png").exists() and (tmp_path / "faces" / "faces.json").exists()
+    (photos / "bad.jpg").write_text("no")
+    capsys.readouterr()
+    assert main(["align", "photos", *common, "--skip-existing", "--json"]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines].count("skipped") == 4 and lines[-1]["event"] == "summary"
+    assert main(["align", "photos", "--faces", "none"]) == 2
+    assert main(["align", "photos", "-o", "one.png", *common]) == 2
