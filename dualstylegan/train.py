@@ -33,7 +33,7 @@ from dualstylegan.refine import read_distances, read_refined, refine_codes, refi
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.augment import AdaptiveAugmentation
 from dualstylegan.training.base import BaseStage, grow, photo_codes
-from dualstylegan.training.data import Portraits, prepare_portraits, read_prepared
+from dualstylegan.training.data import Portraits, list_portraits, prepare_portraits, read_prepared
 from dualstylegan.training.finetune import FinetuneStage
 from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Pace, Stage, seed_for, train_stage
@@ -185,6 +185,7 @@ class Training:
 
     def prepare(self) -> Iterator[Event]:
         """Find, check and align the portraits; the ones left out are named."""
+        list_portraits(self.recipe.data)  # nobody should wait for a base to hear that there are no portraits
         size = self.recipe.base.size if self.recipe.kind == "base" else self.base.generator.size
         yield from prepare_portraits(
             self.recipe.data,

@@ -128,7 +128,7 @@ def read_prepared(folder: Path) -> PreparedPortraits:
 def list_portraits(data: Data) -> dict[str, Path]:
     """{name: file} of every picture the recipe takes, sorted by name: its path relative to the folder, with '/'.
 
-    Raises TrainingError where there is no such folder, or nothing in it.
+    Raises TrainingError where there is no such folder, nothing in it, or fewer pictures than the recipe's minimum.
     """
     root = Path(data.folder).expanduser()
     if not data.folder or not root.is_dir():
@@ -145,7 +145,10 @@ def list_portraits(data: Data) -> dict[str, Path]:
     ]
     if not wanted:
         raise TrainingError(_no_portraits(data, "its include and exclude patterns leave nothing"))
-    return {name: named[name] for name in wanted[: data.limit or None]}
+    wanted = wanted[: data.limit or None]
+    if len(wanted) < data.min_images:
+        raise TrainingError(_too_few(data, len(wanted), {}))
+    return {name: named[name] for name in wanted}
 
 
 def split_held_out(names: Sequence[str], count: int, person: str = "") -> tuple[list[str], list[str]]:
@@ -181,10 +184,10 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _no_portraits(data: Data, why: str) -> str:
-    style = f" The style had {data.count} images." if data.count else ""
+    original = f" The original set has {data.count} images." if data.count else ""
     source = f" Source: {data.source}." if data.source else ""
     licence = f" Licence: {data.licence}." if data.licence else ""
-    return f"No portraits in '{data.folder}': {why}.{style}{source}{licence} Name your folder with --data DIR."
+    return f"No portraits in '{data.folder}': {why}.{original}{source}{licence} Name your folder with --data DIR."
 
 
 def _too_few(data: Data, count: int, left_out: Mapping[str, str]) -> str:

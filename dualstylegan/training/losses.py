@@ -36,16 +36,11 @@ def path_lengths(images: Tensor, codes: Tensor, generator: torch.Generator | Non
     """‖Jᵀy‖₂ of each picture, (B,), for y ~ N(0, 1) / sqrt(pixels) (Karras et al. 2020, eq. 4).
 
     `codes` (B, rows, dim) in W+, from which `images` were made; the norm is over dim, its square averaged over rows.
+    The penalty is the squared distance of the lengths from their running mean.
     """
     y = torch.randn(images.shape, generator=generator, device=images.device) / (images[0, 0].numel() ** 0.5)
     (gradient,) = torch.autograd.grad((images * y).sum(), codes, create_graph=True)
     return gradient.square().sum(dim=2).mean(dim=1).sqrt()
-
-
-def path_length_penalty(lengths: Tensor, mean: Tensor | float, decay: float = 0.01) -> tuple[Tensor, Tensor]:
-    """E(‖Jᵀy‖ - a)² and the moved running mean `a` (Karras et al. 2020, eq. 4); both scalars, `a` detached."""
-    mean = mean + decay * (lengths.detach().mean() - mean)
-    return (lengths - mean).square().mean(), mean
 
 
 # --------------------------------------------------------------------------------------------------------- perceptual
