@@ -8,6 +8,7 @@ real batches.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections import deque
@@ -25,7 +26,7 @@ from dualstylegan.training.results import PortraitResults
 
 MOST_ROWS = 16  # on a device; more hardly go faster, and a kill costs more
 REPORT_EVERY = 10  # steps
-Report = tuple[str | None, dict[str, float]]  # a portrait that is stored, or None, and figures
+Report = tuple[str | None, dict[str, float]]  # a portrait that is stored, or None in between, and figures
 
 
 class Fit(Protocol):
@@ -68,8 +69,9 @@ def fit_portraits(
         check()
         fit = make_fit(part)
         for step, terms in fit.steps():
-            if step % REPORT_EVERY == 0:
-                yield None, {"step": step} | {name: float(term.mean()) for name, term in terms.items()}
+            # reading a number makes a device wait; passing by here lets an interrupted run end at any step
+            figures = {} if step % REPORT_EVERY else {"step": step} | {k: float(v.mean()) for k, v in terms.items()}
+            yield None, figures
         outcome = fit.outcome()
         for row, name in enumerate(part):
             results.write(name, {key: value[row] for key, value in outcome.items()}, marks[name])
@@ -80,9 +82,9 @@ def fit_portraits(
     runner = one_per_thread if device.type == "cpu" else in_batches
     for name, figures in runner(todo, batch, work):
         about: dict[str, Any] = {"stage": stage, "total": len(marks), "data": figures}
-        if name is None:
+        if name is None and figures:
             yield Event("progress", verb, current=done, **about)
-        else:
+        elif name is not None:
             done += 1
             yield Event("done", verb, source=str(paths[name]), output=str(results.path(name)), current=done, **about)
 
@@ -93,7 +95,8 @@ def rows_that_fit(forward: Callable[[], object], device: torch.device, *, most: 
     One row costs what autograd keeps of it, counted while it runs; half of the free memory is for batches, the other
     half for the backward pass, workspaces and whoever else is on the machine.
     """
-    budget = free_bytes(device) / 2
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1
+    budget = free_bytes(device) / 2 / sharing
     return max(1, min(most, int(budget // max(1, bytes_kept_for_backward(forward)))))
 
 
