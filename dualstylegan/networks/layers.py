@@ -71,7 +71,7 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv(nn.Module):
-    """Convolution with equalised learning rate: weight / sqrt(in * k^2). `activate` adds a leaky ReLU of gain sqrt 2."""
+    """Convolution with equalised learning rate: weight / sqrt(in * k^2). `activate`: leaky ReLU of gain sqrt 2."""
 
     def __init__(
         self,
@@ -106,14 +106,16 @@ class MappingNetwork(nn.Sequential):
         super().__init__(PixelNorm(), *(EqualLinear(dim, dim, lr_mul=0.01, activate=True) for _ in range(layers)))
 
 
-def smooth(x: Tensor, padding: tuple[int, int], *, gain: float = 1.0, stride: int = 1) -> Tensor:
+def smooth(
+    x: Tensor, padding: tuple[int, int], *, gain: float = 1.0, stride: int = 1, bias: Tensor | None = None
+) -> Tensor:
     """Filter every channel with [1, 3, 3, 1] x [1, 3, 3, 1], zero-padded by (before, after) on both axes."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device, dtype=x.dtype)
     kernel = (torch.outer(taps, taps) * (gain / 64)).expand(x.shape[1], 1, 4, 4)
     before, after = padding
-    if before == after:
-        return F.conv2d(x, kernel, stride=stride, padding=before, groups=x.shape[1])
-    return F.conv2d(F.pad(x, (before, after, before, after)), kernel, stride=stride, groups=x.shape[1])
+    if before != after:
+        x, before = F.pad(x, (before, after, before, after)), 0
+    return F.conv2d(x, kernel, bias, stride=stride, padding=before, groups=x.shape[1])
 
 
 def upsample_image(x: Tensor) -> Tensor:
@@ -124,10 +126,11 @@ def upsample_image(x: Tensor) -> Tensor:
 
 
 class StyledConv(nn.Module):
-    """Modulated 3x3 convolution, noise, bias, leaky ReLU; `up` doubles the size.
+    """Modulated 3x3 convolution, noise, bias, leaky ReLU; `up` doubles the size (Karras et al. 2020, eqs. 1 and 3).
 
     Activations are modulated, not weights, so a batch of styles is one convolution: x * style, the shared weight,
-    then x * demodulation, where demodulation = 1 / ||weight * style|| per output channel (Karras et al. 2020, eq. 3).
+    then x * demodulation, where demodulation = 1 / ||weight * style|| per output channel. Only when no gradient is
+    recorded and all images share one style may both go into the weight, which saves two passes over large maps.
     """
 
     def __init__(self, in_channels: int, out_channels: int, style_dim: int, *, up: bool = False):
@@ -139,25 +142,43 @@ class StyledConv(nn.Module):
         self.gain = 1 / math.sqrt(in_channels * 9)
         self.up = up
 
-    def forward(self, x: Tensor, w_plus: Tensor, noise: Tensor) -> Tensor:
-        """Features (B, in, H, W), this layer's row of W+ (B, style_dim), noise (1 or B, 1, H', W')."""
+    def _modulation(self, w_plus: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors (B, in) before and (B, out) after the convolution, the latter with the activation's gain sqrt 2."""
         style = self.affine(w_plus) * self.gain
         demodulation = torch.rsqrt(style.square() @ self.weight.square().sum(dim=(2, 3)).T + 1e-8)
+        return style, demodulation * SQRT2
 
-        x = x * style.to(x.dtype)[:, :, None, None]
-        weight = self.weight.to(x.dtype)
-        if self.up:
-            x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-            x = smooth(x, (1, 1), gain=4)
-        else:
-            x = F.conv2d(x, weight, padding=1)
+    def styled_weight(self, w_plus: Tensor) -> Tensor:
+        """The weight (out, in, 3, 3) of one row of W+ (1, style_dim), modulated and demodulated."""
+        before, after = self._modulation(w_plus)
+        return self.weight * before[0][:, None, None] * after[0][:, None, None, None]
 
-        # the activation's gain sqrt 2 rides on the factors before it
-        x = torch.addcmul(
-            (self.bias * SQRT2).to(x.dtype)[:, None, None], x, (demodulation * SQRT2).to(x.dtype)[:, :, None, None]
-        )
-        x = x + (noise.to(self.bias.dtype) * (self.noise_strength * SQRT2)).to(x.dtype)
-        return leaky_relu(x)
+    def forward(self, x: Tensor, w_plus: Tensor, noise: Tensor, styled_weight: Tensor | None = None) -> Tensor:
+        """Features (B, in, H, W), this layer's row of W+ (B, style_dim), noise (1 or B, 1, H', W').
+
+        `styled_weight`, computed earlier for the one style of all images, takes the place of `w_plus`.
+        """
+        noise = (noise.to(self.bias.dtype) * (self.noise_strength * SQRT2)).to(x.dtype)
+        bias = (self.bias * SQRT2).to(x.dtype)
+        if styled_weight is None and not torch.is_grad_enabled() and len(w_plus) == 1 and self._large(x):
+            styled_weight = self.styled_weight(w_plus)
+        if styled_weight is not None:
+            return leaky_relu(self._convolve(x, styled_weight.to(x.dtype), bias).add_(noise))
+
+        before, after = self._modulation(w_plus)
+        x = self._convolve(x * before.to(x.dtype)[:, :, None, None], self.weight.to(x.dtype))
+        x = torch.addcmul(bias[:, None, None], x, after.to(x.dtype)[:, :, None, None])
+        return leaky_relu(x + noise if torch.is_grad_enabled() else x.add_(noise))
+
+    def _large(self, x: Tensor) -> bool:
+        """Whether a pass over the maps costs more than one over the weight."""
+        out_channels, in_channels = self.weight.shape[:2]
+        return x.shape[2] * x.shape[3] * (in_channels + out_channels * (4 if self.up else 1)) > self.weight.numel()
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if not self.up:
+            return F.conv2d(x, weight, bias, padding=1)
+        return smooth(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), (1, 1), gain=4, bias=bias)
 
 
 class ToRGB(nn.Module):
@@ -173,5 +194,8 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, w_plus: Tensor) -> Tensor:
         """Features (B, in, H, W) and this layer's row of W+ (B, style_dim) to (B, 3, H, W)."""
         style = self.affine(w_plus) * self.gain
-        x = F.conv2d(x * style.to(x.dtype)[:, :, None, None], self.weight.to(x.dtype))
+        if len(style) == 1:
+            x = F.conv2d(x, (self.weight * style[0][:, None, None]).to(x.dtype))
+        else:
+            x = F.conv2d(x * style.to(x.dtype)[:, :, None, None], self.weight.to(x.dtype))
         return x.to(self.bias.dtype) + self.bias[:, None, None]

@@ -25,6 +25,8 @@ from .layers import (
 # Config F: 512 channels up to 64 px, then half as many at every doubling.
 CONFIG_F = {resolution: min(512, 32768 // resolution) for resolution in (4, 8, 16, 32, 64, 128, 256, 512, 1024)}
 
+ONE_BY_ONE_FROM = 9  # without gradients, a CPU renders the 128-px layers and up for one image at a time
+
 
 def channel_table(size: int, channels: Mapping[int, int] | None) -> dict[int, int]:
     """Width at every resolution from 4 to `size`; None is config F.
@@ -116,17 +118,45 @@ class Generator(nn.Module):
         noise: Sequence[Tensor],
         residuals: Sequence[Callable[[Tensor], Tensor]] = (),
         dtype: torch.dtype | None = None,
+        styled_weights: Mapping[int, Tensor] | None = None,
     ) -> Tensor:
-        """The image of W+ codes (B, rows, dim). `residuals[i]`, if there is one, maps the output of convolution i."""
-        rows = w_plus.unbind(dim=1)
+        """The image of W+ codes (B, rows, dim).
+
+        `residuals[i]`, if there is one, maps the output of convolution i; `styled_weights[i]` is its weight for a style
+        that all images share (StyledConv.styled_weight).
+        """
         x = self.constant.to(dtype).expand(len(w_plus), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        image = None
-        for i, conv in enumerate(self.convs):
-            x = conv(x, rows[i], noise[i])
+        return self._continue(0, x, None, w_plus, noise, residuals, styled_weights or {})
+
+    def _continue(
+        self,
+        first: int,
+        x: Tensor,
+        image: Tensor | None,
+        w_plus: Tensor,
+        noise: Sequence[Tensor],
+        residuals: Sequence[Callable[[Tensor], Tensor]],
+        styled_weights: Mapping[int, Tensor],
+    ) -> Tensor:
+        """The image, from features and RGB before convolution `first` on."""
+        one_by_one = len(w_plus) > 1 and x.device.type == "cpu" and not torch.is_grad_enabled()
+        for i in range(first, self.rows - 1):
+            if one_by_one and i == ONE_BY_ONE_FROM:
+                # a processor is no faster on four large maps than on one, and one takes a quarter of the memory
+                singles = []
+                for n in range(len(w_plus)):
+                    own_noise = [maps if len(maps) == 1 else maps[n : n + 1] for maps in noise]
+                    one = slice(n, n + 1)
+                    singles.append(
+                        self._continue(i, x[one], image[one], w_plus[one], own_noise, residuals, styled_weights)
+                    )
+                return torch.cat(singles)
+
+            x = self.convs[i](x, w_plus[:, i], noise[i], styled_weights.get(i))
             if i < len(residuals):
                 x = residuals[i](x)
             if i % 2 == 0:  # the second convolution of every resolution, and the only one at 4 px
-                rgb = self.to_rgbs[i // 2](x, rows[i + 1])
+                rgb = self.to_rgbs[i // 2](x, w_plus[:, i + 1])
                 image = rgb if image is None else upsample_image(image) + rgb
         return image
 
