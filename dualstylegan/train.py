@@ -148,6 +148,8 @@ class Training:
     def run(self, name: str, *, again: bool = False) -> Iterator[Event]:
         """One stage, unless it is done. `again` lets a stage that ends in one file be made again."""
         self._demand_earlier_stages(name)
+        if name == "data" and not self.folder.is_done(name):
+            list_portraits(self.recipe.data)  # nobody should wait for a base to hear that there are no portraits
         settings = self._settings(name)
         known = self.folder.begun_with(self._place(name))
         if known is not None and known != settings:
@@ -185,7 +187,6 @@ class Training:
 
     def prepare(self) -> Iterator[Event]:
         """Find, check and align the portraits; the ones left out are named."""
-        list_portraits(self.recipe.data)  # nobody should wait for a base to hear that there are no portraits
         size = self.recipe.base.size if self.recipe.kind == "base" else self.base.generator.size
         yield from prepare_portraits(
             self.recipe.data,
