@@ -16,7 +16,8 @@ from PIL import Image
 from dualstylegan.errors import BadFileError, TrainingError
 from dualstylegan.faces.face import Face
 from dualstylegan.faces.faces_json import entry_of, write_entries
-from dualstylegan.recipe import Data, Template
+from dualstylegan.recipe import Data, Template, load_recipe
+from dualstylegan.train import train
 from dualstylegan.training.data import (
     Portraits,
     crop_path,
@@ -82,6 +83,13 @@ def test_without_portraits_one_line_says_where_how_many_and_whose(tmp_path, miss
         list_portraits(data)
     for words in (str(place), "122 images", "somewhere", "theirs", "--data"):
         assert words in str(caught.value)
+
+
+def test_missing_portraits_are_said_before_a_base_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("DSG_OFFLINE", "1")  # reaching for the base would be an OfflineError
+    recipe = load_recipe("pixar", data__folder=str(tmp_path / "none"))
+    with pytest.raises(TrainingError, match="The original set has 122 images"):
+        list(train(recipe, tmp_path / "run", cpu=True))
 
 
 # --- preparing
