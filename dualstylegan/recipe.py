@@ -132,6 +132,7 @@ class BaseTraining:
     r1: float = setting(10.0, at_least=0)
     r1_every: int = setting(16, at_least=1)
     ema_images: float = setting(10_000.0, above=0)  # images after which an old weight counts half
+    recolor: float = setting(0.5, at_least=0, at_most=1)  # share of photos whose shape and colours are taken apart
     augment: bool = False
     augment_target: float = setting(0.6, above=0, at_most=1)
     augment_images: int = setting(500_000, at_least=1)

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
+from dualstylegan.networks.dualstyle import STRUCTURE_ROWS
 from dualstylegan.networks.small_encoder import SmallEncoder
-from dualstylegan.networks.stylegan2 import Discriminator, Generator
+from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import BasePhase, BaseTraining
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.data import Portraits
@@ -84,29 +85,47 @@ class BaseStage:
         codes = torch.cat([self._random(codes)[:count], codes[count:]])
         return self.generator(codes, noise=self.generator.fresh_noise(len(codes)))
 
+    def _taken_apart(self, photos: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Codes of photos, what they should become, and how many of those, the first ones, are no real photo.
+
+        A share `recolor` of the photos is also seen in other colours. A photo's structure rows with the colour rows of
+        its recoloured copy must give the copy, and the other way round: so colours, and nothing else, go where styles
+        look for them.
+        """
+        codes, count = self._codes(photos), round(self.settings.recolor * len(photos))
+        if not count:
+            return codes, photos, 0
+        copies = recolor(photos[:count])
+        copied = self._codes(copies)
+        recolored = count // 2
+        structure = torch.cat([codes[:recolored, :STRUCTURE_ROWS], copied[recolored:, :STRUCTURE_ROWS]])
+        color = torch.cat([copied[:recolored, STRUCTURE_ROWS:], codes[recolored:count, STRUCTURE_ROWS:]])
+        mixed = torch.cat([structure, color], dim=1)
+        return torch.cat([mixed, codes[count:]]), torch.cat([copies[:recolored], photos[recolored:]]), recolored
+
     def _reconstruct(self, batch: Batch) -> dict[str, Tensor]:
-        photos, phase = batch["real"], self.phase
-        codes = self._codes(photos)
+        phase = self.phase
+        codes, targets, recolored = self._taken_apart(batch["real"])
         images = self.generator(codes, noise=self.generator.fresh_noise(len(codes)))
 
-        terms = {"l1": phase.l1 * (images - photos).abs().mean()}
+        terms = {"l1": phase.l1 * (images - targets).abs().mean()}
         if phase.perceptual:
-            features, targets = self.perception.features(images), self._features(photos)
+            features, wanted = self.perception.features(images), self._features(targets)
             weights = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 1.0)
-            terms["perceptual"] = phase.perceptual * perceptual_loss(features, targets, weights).mean()
+            terms["perceptual"] = phase.perceptual * perceptual_loss(features, wanted, weights).mean()
         if phase.identity:
             with torch.no_grad():
-                identities = self.perception.identity(photos)
+                identities = self.perception.identity(targets)
             distance = identity_loss(self.perception.identity(images), identities)
             terms["identity"] = phase.identity * distance.mean()
 
         if phase.adversarial:
-            terms["adversarial"] = phase.adversarial * self.adversary.fool(images)
+            terms["adversarial"] = phase.adversarial * self.adversary.fool(images[recolored:])
             count = round(phase.random * len(codes))
             if count:
                 # The encoder is judged by what it gives back; random faces teach the generator alone.
-                random = self._random(codes.detach())[:count]
-                faces = self.generator(random, noise=self.generator.fresh_noise(count))
+                random = self._random(codes[recolored:].detach())[:count]
+                faces = self.generator(random, noise=self.generator.fresh_noise(len(random)))
                 terms["random"] = phase.adversarial * phase.random * self.adversary.fool(faces)
         return terms
 
@@ -155,12 +174,27 @@ class BaseStage:
         """Photos, their reconstructions, and random faces from their codes, by the averaged networks."""
         with self.average.applied():
             codes = self._codes(self.shown)
-            crossed = torch.cat([codes[:, :7], codes.roll(1, dims=0)[:, 7:]], dim=1)
+            crossed = torch.cat([codes[:, :STRUCTURE_ROWS], codes.roll(1, dims=0)[:, STRUCTURE_ROWS:]], dim=1)
             halves = torch.cat([codes[:, :3], codes.roll(2, dims=0)[:, 3:]], dim=1)
             rows = [self.shown, *(self.generator(code) for code in (codes, crossed, halves))]
         labels = ["photo", "reconstruction", "next one's colours", "rows 3 and up of another"]
         pictures = [from_tensor(row) for row in rows]
         return strip(*pictures, row_labels=labels, height_px=max(96, self.phase.size))
+
+
+def recolor(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [-1, 1], each with another brightness, contrast, hue and saturation; clamped."""
+    count = (len(images), 1, 1, 1)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return (torch.rand(count) * (high - low) + low).to(images.device)
+
+    grey = images.mean(dim=1, keepdim=True)
+    chroma, hue = images - grey, uniform(-1.5, 1.5)
+    # a turn about the grey axis (Rodrigues): k x chroma for k = (1, 1, 1) / sqrt 3
+    turned = (chroma.roll(1, dims=1) - chroma.roll(-1, dims=1)) / math.sqrt(3)
+    chroma = (chroma * hue.cos() + turned * hue.sin()) * uniform(0.3, 2.0)
+    return (grey * uniform(0.6, 1.3) + uniform(-0.3, 0.3) + chroma).clamp(-1, 1)
 
 
 def grow(small: Generator | None, large: Generator) -> Generator:
@@ -173,13 +207,6 @@ def grow(small: Generator | None, large: Generator) -> Generator:
         for to_rgb in large.to_rgbs[len(small.to_rgbs) :]:
             to_rgb.weight.zero_()
     return large
-
-
-def make_adversary(settings: BaseTraining, phase: BasePhase, augment) -> Adversary:
-    discriminator = Discriminator(phase.size, channels=settings.channels)
-    return Adversary(
-        discriminator, lr=phase.discriminator_lr, r1=settings.r1, r1_every=settings.r1_every, augment=augment
-    )
 
 
 @torch.no_grad()
