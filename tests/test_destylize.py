@@ -200,6 +200,23 @@ def test_a_full_memory_halves_the_batch_and_goes_on():
         list(in_batches(["a"], 1, lambda part: failing(torch.OutOfMemoryError("out of memory"))))
 
 
+def test_a_full_memory_ends_threads_and_the_rest_is_done_by_fewer():
+    done, refused = [], []
+
+    def work(part):
+        if len(refused) < 4:  # every thread of the first attempt
+            refused.append(part)
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        yield None, {}
+        done.extend(part)
+        yield part[0], {}
+
+    names = [str(i) for i in range(20)]
+    assert sorted(name for name, _ in one_per_thread(names, 4, work) if name) == sorted(done) == sorted(names)
+    with pytest.raises(TrainingError, match="memory"):
+        list(one_per_thread(["a"], 1, lambda part: failing(RuntimeError("can't allocate memory"))))
+
+
 def failing(error: BaseException):
     raise error
     yield
@@ -228,8 +245,16 @@ def test_what_a_row_costs_is_what_autograd_keeps_of_it():
 def test_a_term_that_is_not_finite_is_named():
     x = torch.ones(2, 3)
     losses = {"good": x.sum(dim=1), "bad": torch.tensor([1.0, float("nan")])}
-    with pytest.raises(TrainingError, match="'bad' is not finite at iteration 0"):
+    with pytest.raises(TrainingError, match="'bad' is not finite at step 0"):
         list(optimize_rows([(x, 0.1)], [], lambda: losses, iterations=3))
+
+
+def test_a_fit_that_is_not_finite_names_the_portrait_and_what_is_kept(portraits, tmp_path):
+    networks = tiny_networks()
+    with torch.no_grad():
+        networks["finetuned"].to_rgbs[-1].bias.fill_(float("inf"))
+    with pytest.raises(TrainingError, match=r"destylize, \d\.png: the term 'perceptual' .* step 0.* is kept"):
+        destylize(tmp_path, portraits, **networks)
 
 
 def test_an_encoder_to_another_space_or_shape_is_refused(portraits, tmp_path):

@@ -26,6 +26,7 @@ from dualstylegan.training.results import PortraitResults
 
 MOST_ROWS = 16  # on a device; more hardly go faster, and a kill costs more
 REPORT_EVERY = 10  # steps
+TOO_LITTLE_MEMORY = "There is too little memory for even one portrait; free some, or use another device."
 Report = tuple[str | None, dict[str, float]]  # a portrait that is stored, or None in between, and figures
 
 
@@ -67,6 +68,13 @@ def fit_portraits(
 
     def work(part: Sequence[str]) -> Iterator[Report]:
         check()
+        try:
+            yield from fit_and_store(part)
+        except TrainingError as error:
+            kept = f"What is in {results.folder} is kept; try smaller learning rates."
+            raise TrainingError(f"{stage}, {', '.join(part)}: {error} {kept}") from error
+
+    def fit_and_store(part: Sequence[str]) -> Iterator[Report]:
         fit = make_fit(part)
         for step, terms in fit.steps():
             # reading a number makes a device wait; passing by here lets an interrupted run end at any step
@@ -144,7 +152,7 @@ def in_batches(rows: Sequence[str], batch: int, work: Callable[[Sequence[str]], 
             continue
         # Only here, behind the handler, are the failed attempt's frames and the tensors they held gone.
         if len(part) == 1:
-            raise TrainingError("Too little memory for one portrait; free some, or use another device.")
+            raise TrainingError(TOO_LITTLE_MEMORY)
         batch = len(part) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -155,10 +163,11 @@ def one_per_thread(
 ) -> Iterator[Report]:
     """Run `work` on one row after another in each of `threads` threads, passing on their reports as they come.
 
-    The first error ends the others at their next report and is raised here. So does closing this generator.
+    The first error ends the others at their next report and is raised here. So does closing this generator. A thread
+    that runs out of memory ends, and what is left then goes to half as many.
     """
-    waiting = deque(rows)
-    threads = min(threads, len(rows))
+    waiting, again = deque(rows), []
+    threads = started = min(threads, len(rows))
     reports: queue.SimpleQueue[Report | BaseException | None] = queue.SimpleQueue()
     over = threading.Event()
     began = threading.Barrier(threads + 1)
@@ -172,10 +181,16 @@ def one_per_thread(
                     row = waiting.popleft()
                 except IndexError:
                     break
-                for report in work([row]):
-                    reports.put(report)
-                    if over.is_set():
-                        break
+                try:
+                    for report in work([row]):
+                        reports.put(report)
+                        if over.is_set():
+                            break
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    again.append(row)
+                    break
         except BaseException as error:
             reports.put(error)
         finally:
@@ -200,6 +215,12 @@ def one_per_thread(
                     yield report
         finally:
             over.set()
+
+    left = again + list(waiting)
+    if left and started == 1:
+        raise TrainingError(TOO_LITTLE_MEMORY)
+    if left:
+        yield from one_per_thread(left, started // 2, work)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

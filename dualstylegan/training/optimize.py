@@ -122,4 +122,4 @@ def portrait_noise(sizes: Sequence[int], seed: int, names: Sequence[str], device
 def _demand_finite(terms: dict[str, Tensor], iteration: int) -> None:
     for name, term in terms.items():
         if not torch.isfinite(term).all():
-            raise TrainingError(f"Latent optimisation: the term '{name}' is not finite at iteration {iteration}.")
+            raise TrainingError(f"the term '{name}' is not finite at step {iteration}.")
