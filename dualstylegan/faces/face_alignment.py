@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -21,8 +23,7 @@ REACH_S = 3  # "auto" waits so long for the server before it takes the embedded 
 
 
 class FaceAlignmentDetector:
-    """S3FD finds, 2DFAN4 places the landmarks. The first call compiles for seconds; landmarks jitter from frame to
-    frame.
+    """S3FD finds, 2DFAN4 places the landmarks. The first call takes seconds longer; landmarks jitter between frames.
 
     Raises, one line each: DualStyleGANError where the package cannot be imported (a server without libGL), OfflineError
     where its weights are missing and nothing may be downloaded, DownloadError where they cannot be fetched.
@@ -41,7 +42,9 @@ class FaceAlignmentDetector:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._net = package.FaceAlignment(package.LandmarksType.TWO_D, device=str(device), flip_input=False)
+                self._net = package.FaceAlignment(
+                    package.LandmarksType.TWO_D, device=str(device), flip_input=False, **_plain(package.FaceAlignment)
+                )
         except OSError as error:  # URLError is one
             raise DownloadError(f"face-alignment's weights could not be fetched ({error}). {INSTEAD}") from error
         except Exception as error:
@@ -61,6 +64,11 @@ class FaceAlignmentDetector:
             for points, box in zip(landmarks or (), boxes if boxes is not None else (), strict=True)
         ]
         return without_duplicates([face for face in faces if face.width >= (self.min_face or 0)])
+
+
+def _plain(factory: Callable) -> dict[str, Any]:
+    """Not compiled, where a version offers that: it needs a C compiler, and takes longer than most jobs save by it."""
+    return {"compile": False} if "compile" in inspect.signature(factory).parameters else {}
 
 
 def _import() -> Any:
