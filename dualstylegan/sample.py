@@ -16,13 +16,13 @@ from torch import Tensor
 
 from dualstylegan.bundle import Style, load_style
 from dualstylegan.codes import extrinsic_code, parse_style
-from dualstylegan.errors import UsageError, did_you_mean
+from dualstylegan.errors import DualStyleGANError, UsageError, did_you_mean
 from dualstylegan.events import Event
 from dualstylegan.media.clip import CLIP_SUFFIXES, write_clip
 from dualstylegan.media.images import from_tensor, write_picture
 from dualstylegan.media.paths import kind_of
 from dualstylegan.media.sheets import PAPER, contact_sheet
-from dualstylegan.stylizer import choose_weights, default_batch, pick_device, pick_precision
+from dualstylegan.stylizer import choose_weights, default_batch, is_out_of_memory, pick_device, pick_precision
 from dualstylegan.training.optimize import portrait_seed
 from dualstylegan.training.samplers import PARTS, part_of
 
@@ -93,16 +93,37 @@ class Sampling:
         extrinsic = torch.einsum("ne,erd->nrd", shares.to(anchors), anchors)
         return Codes(self._content(seed, 0).expand(len(shares), -1, -1), extrinsic)
 
-    @torch.no_grad()
     def render(self, codes: Codes) -> Iterator[np.ndarray]:
-        """Pictures uint8 (S, S, 3), one by one."""
-        for start in range(0, len(codes.intrinsic), self.batch):
-            intrinsic, extrinsic = (part[start : start + self.batch].to(self.device) for part in codes)
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                images = self.model(
-                    intrinsic, extrinsic, weights=self.weights, truncation=self.truncation, extrinsic_space="w+"
-                )
+        """Pictures uint8 (S, S, 3), one by one, computed in batches that are halved when memory runs out."""
+        done, count = 0, len(codes.intrinsic)
+        while done < count:
+            images = self._render_batch(*(part[done : done + self.batch] for part in codes))
+            if images is None:
+                self.batch = max(1, self.batch // 2)
+                continue
+            done += len(images)
             yield from from_tensor(images)
+
+    @torch.no_grad()
+    def _render_batch(self, intrinsic: Tensor, extrinsic: Tensor) -> Tensor | None:
+        """Images (B, 3, S, S), or None when memory ran out and fewer at once may fit."""
+        try:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                return self.model(
+                    intrinsic.to(self.device),
+                    extrinsic.to(self.device),
+                    weights=self.weights,
+                    truncation=self.truncation,
+                    extrinsic_space="w+",
+                )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(intrinsic) == 1:
+                raise DualStyleGANError(
+                    f"Not enough memory on {self.device} for one portrait of {self.model.size} px; try --device cpu."
+                ) from None
+        return None
 
     def _draw_one(self, seed: int, number: int, fix: Collection[str]) -> tuple[Tensor, Tensor]:
         content = self._content(seed, 0 if "content" in fix else number)

@@ -168,6 +168,22 @@ def test_truncation_and_weights_reach_the_picture(style):
     assert (picture(structure=0.75, color=1.0) == plain).all()  # this style's own
 
 
+def test_a_full_memory_halves_the_batch_and_goes_on(sampling, monkeypatch):
+    wanted = np.stack(list(sampling.render(sampling.draw(5))))
+    sampling.batch, tried, forward = 4, [], sampling.model.forward
+
+    def small_memory(intrinsic, *args, **kwargs):
+        tried.append(len(intrinsic))
+        if len(intrinsic) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(intrinsic, *args, **kwargs)
+
+    monkeypatch.setattr(sampling.model, "forward", small_memory)
+    drawn = np.stack(list(sampling.render(sampling.draw(5))))
+    assert tried == [4, 2, 2, 1]
+    assert np.abs(drawn.astype(int) - wanted).max() <= 1  # another batch may round a value the other way
+
+
 # Blends
 
 
