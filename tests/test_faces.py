@@ -77,6 +77,12 @@ def test_turned_faces_are_found_and_levelled(detector, degrees):
         assert angle_of(found[0]) == pytest.approx(angle_of(straight) - degrees, abs=5)
 
 
+def test_a_picture_is_turned_for_another_look_only_as_far_as_told():
+    lying = photo("congress_G000535").rotate(80, Image.Resampling.BICUBIC, expand=True)
+    assert not find(EmbeddedDetector(tilts=()), lying)[0]
+    assert len(find(EmbeddedDetector(), lying)[0]) == 1
+
+
 def test_every_face_of_a_group_is_found_once(detector):
     wall = Image.new("RGB", (900, 620), (120, 130, 140))
     centers = []

@@ -38,9 +38,7 @@ class Detector(Protocol):
     def find(self, pictures: list[np.ndarray]) -> list[list[Face]]: ...
 
 
-def make_detector(
-    name: str = "auto", device: str | torch.device = "cpu", min_face: float | None = None, **settings: Any
-) -> Detector:
+def make_detector(name: str = "auto", device: str | torch.device = "cpu", min_face: float | None = None) -> Detector:
     """A detector by name. `min_face` px is the width below which faces are passed over; None: the detector's own.
 
     "auto" is face-alignment where it works here and its weights are present or can be fetched, else the embedded
@@ -50,16 +48,16 @@ def make_detector(
     if name not in DETECTORS:
         raise UsageError(f"No detector '{name}'.{did_you_mean(name, DETECTORS)} Detectors: {', '.join(DETECTORS)}.")
     if name == "embedded":
-        return EmbeddedDetector(min_face=min_face, **settings)
+        return EmbeddedDetector(min_face=min_face)
     from dualstylegan.faces.face_alignment import FaceAlignmentDetector
 
     try:
-        return FaceAlignmentDetector(device, min_face=min_face, patient=name == "face-alignment", **settings)
+        return FaceAlignmentDetector(device, min_face=min_face, patient=name == "face-alignment")
     except DualStyleGANError as error:
         if name == "face-alignment":
             raise
         log.debug("falling back to the embedded detector: %s", error)
-        return EmbeddedDetector(min_face=min_face, note=str(error), **settings)
+        return EmbeddedDetector(min_face=min_face, note=str(error))
 
 
 class EmbeddedDetector:
@@ -67,10 +65,13 @@ class EmbeddedDetector:
 
     name = "embedded"
 
-    def __init__(self, *, min_face: float | None = None, note: str | None = None):
+    def __init__(self, *, min_face: float | None = None, tilts: Sequence[float] = TILTS, note: str | None = None):
+        """`tilts`: degrees by which a picture in which nothing is found is turned for another look; () saves the time
+        where that is common, as in films. Raises UsageError for a `min_face` below a pixel."""
         if min_face is not None and min_face < 1:
             raise UsageError(f"The smallest face cannot be {min_face} px wide.")
         self.min_face = min_face
+        self.tilts = tuple(tilts)
         self.note = note
         self._mtcnn = load_mtcnn()
         self._landmarks = load_landmarks68()
@@ -99,7 +100,7 @@ class EmbeddedDetector:
         picture = Image.fromarray(pixels)
         smallest = max(SMALLEST_FACE, SMALLEST_PART * min(picture.size)) if self.min_face is None else self.min_face
         found = search(self._mtcnn, picture, max(smallest, SMALLEST_FACE))
-        for tilt in TILTS:
+        for tilt in self.tilts:
             if not len(found):
                 found = _search_tilted(self._mtcnn, picture, smallest, tilt)
         return found
