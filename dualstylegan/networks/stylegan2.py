@@ -17,6 +17,7 @@ from .layers import (
     StyledConv,
     ToRGB,
     feature_dtype,
+    halve,
     smooth,
     upsample_image,
     without_autocast,
@@ -185,7 +186,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv2(smooth(self.conv1(x), (2, 2)))
-        x = self.skip(smooth(x, (1, 1), stride=2))
+        x = self.skip(halve(x))
         return (x + y) * (1 / SQRT2)
 
 
