@@ -148,7 +148,7 @@ def _about(event: Event) -> str:
 
 
 def _names(events: list[Event], most: int = 3) -> str:
-    names = [event.source or "" for event in events]
+    names = sorted(event.source or "" for event in events)  # they end in any order
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dualstylegan import zoo
 from dualstylegan.codes import parse_style
+from dualstylegan.convert import pull_style
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event, Kind
 from dualstylegan.faces.crop import crop_face
@@ -100,6 +101,7 @@ def stylize_pictures(
             for task in todo:
                 yield task.event("note", f"would become {', '.join(map(str, task.wanted_outputs))}")
         elif todo:
+            yield from _fetch(styles, settings.get("wplus", False))
             stylizers = load_stylizers(styles, **settings)
             for stylizer in stylizers:
                 yield Event("note", VERB, message=stylizer.description)
@@ -124,6 +126,16 @@ def load_stylizers(styles: Sequence[str | Stylizer], **settings: Any) -> list[St
         ready = isinstance(style, Stylizer)
         stylizers.append(style if ready else Stylizer(style, **settings, like=stylizers))
     return stylizers
+
+
+def _fetch(styles: Sequence[str | Stylizer], wplus: bool) -> Iterator[Event]:
+    """Official styles that are not here yet come first, with what there is to say of them."""
+    for name in dict.fromkeys(parse_style(style).name for style in styles if isinstance(style, str)):
+        if zoo.find_style(name) is None or (wplus and name in zoo.TABLE):
+            yield from zoo.as_events(
+                VERB,
+                lambda notify, progress, name=name: pull_style(name, wplus=wplus, notify=notify, progress=progress),
+            )
 
 
 def label_of(style: str | Stylizer) -> tuple[str, str | None]:

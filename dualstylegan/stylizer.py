@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,8 @@ STRUCTURE, COLOR, TRUNCATION = (
 )  # the paper's, where neither the user nor the style's header says otherwise
 FACES = ("all", "largest")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+log = logging.getLogger(__name__)
 
 AnyPicture = Image.Image | np.ndarray
 
@@ -307,7 +310,8 @@ def _load(name: str, wplus: bool, like: Sequence[Stylizer], download: Mapping[st
     folder = zoo.find_style(name)
     base = read_header(folder)["base"]["sha256"] if folder else None
     same_base = next((other.style for other in like if other.style.header["base"]["sha256"] == base), None)
-    style = load_style(name, encoder=same_base is None, wplus=wplus, **download)
+    # Licence and size are said before anything is fetched: on stderr, where nobody has set up logging.
+    style = load_style(name, encoder=same_base is None, wplus=wplus, **{"notify": log.warning, **download})
     if same_base:
         style.encoder, style.encoder_wplus = same_base.encoder, same_base.encoder_wplus
     return style

@@ -14,13 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_style import SIZE, DrawnFaces, drawn_photo, tiny_style
+from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, tiny_style
 
 from dsgcli.main import main
 from dualstylegan import stylizer as stylizer_module
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
 from dualstylegan.stylize import Stylizer, stylize_pictures
+
+__all__ = ["one_core"]
 
 TWO_FACES = ((90, 120, 36), (230, 110, 48))
 
@@ -274,6 +276,28 @@ def test_faces_come_from_a_faces_json(style, drawn_faces):
     assert np.array_equal(pixels("stylized/b.png"), photo)
 
 
+def test_a_style_that_must_be_fetched_is_announced_first(tmp_path, monkeypatch):
+    from dualstylegan import stylize, zoo
+
+    home = tmp_path / "home"
+    monkeypatch.setenv("DSG_HOME", str(home))
+
+    def pull(name, *, wplus, notify, progress):
+        notify("cartoon: 300 MB, non-commercial licence")
+        (home / "styles").mkdir(parents=True)
+        made = tiny_style(home / "styles", "cartoon")
+        progress("generator.pt", 2_000_000, 2_000_000)
+        return made
+
+    assert zoo.find_style("cartoon") is None
+    monkeypatch.setattr(stylize, "pull_style", pull)
+    save("a.png")
+    events = run("a.png", "cartoon:1")
+    kinds = [event.kind for event in events]
+    assert kinds[:3] == ["plan", "note", "progress"] and "non-commercial" in events[1].message
+    assert files("stylized") == ["a.png"]
+
+
 def test_one_warning_for_large_faces_however_many(style):
     for i in range(3):
         save(f"in/{i}.png", drawn_photo(640, 640, faces=((320, 320, 150),)))
@@ -361,7 +385,8 @@ def test_stopped_it_leaves_whole_files_only(style, number, status):
     for i in range(40):
         save(f"in/{i:02}.png", drawn_photo(seed=i))
     command = [sys.executable, script(nap=0.2), "stylize", "in", "-s", f"{style}:1", "--device", "cpu", "--batch", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     deadline_s = time.monotonic() + 120
     while not list(Path().glob("stylized/*.png")) and process.poll() is None and time.monotonic() < deadline_s:
         time.sleep(0.05)

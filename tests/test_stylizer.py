@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_style import DIM, SIZE, DrawnFaces, drawn_photo, tiny_style
+from tiny_style import DIM, SIZE, DrawnFaces, drawn_photo, one_core, tiny_style
 
 from dualstylegan import Stylizer
 from dualstylegan.bundle import load_style
 from dualstylegan.codes import fit_weights, row_weights
 from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError
 from dualstylegan.stylizer import choose_weights
+
+__all__ = ["one_core"]
 
 TWO_FACES = ((90, 120, 36), (230, 110, 48))
 

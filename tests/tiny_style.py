@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image, ImageDraw
 from scipy import ndimage
@@ -20,6 +21,15 @@ SIZE, DIM = 64, 16
 CHANNELS = {4: 16, 8: 16, 16: 16, 32: 8, 64: 8}
 SKIN = (236, 188, 150)
 NAMES = ["ada.png", "bea.png", "cyd.png"]
+
+
+@pytest.fixture(autouse=True)
+def one_core():
+    """Networks this small only wait for one another on several. For modules that import it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def tiny_style(folder: Path, name: str = "tiny", seed: int = 0, **header) -> Path:
