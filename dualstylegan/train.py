@@ -37,7 +37,7 @@ from dualstylegan.training.data import Portraits, list_portraits, prepare_portra
 from dualstylegan.training.finetune import FinetuneStage
 from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Pace, Stage, seed_for, train_stage
-from dualstylegan.training.perception import Perception, load_perception
+from dualstylegan.training.perception import LAYERS, Perception, load_perception
 from dualstylegan.training.portraits import Portrait
 from dualstylegan.training.processes import Processes
 from dualstylegan.training.run import RandomState, RunFolder, sweep
@@ -460,7 +460,10 @@ class Training:
     @cached_property
     def perception(self) -> Perception:
         wanted = self.recipe.perception
-        return load_perception(wanted.features, wanted.identity, device=self.processes.device)
+        layers = {*LAYERS, *self.recipe.transfer.perceptual_layers, *self.recipe.pretrain.perceptual_layers}
+        return load_perception(
+            wanted.features, wanted.identity, device=self.processes.device, layers=tuple(sorted(layers))
+        )
 
     @cached_property
     def portraits(self) -> list[Portrait]:

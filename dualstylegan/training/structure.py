@@ -80,8 +80,8 @@ class StructureStage(ExtrinsicStage):
         settings, images = self.settings, self._render(batch)
         weights = settings.perceptual_layers
         with torch.no_grad():
-            targets = self.perception.features(resized(batch["real"], self.judged_px))
-        features = self.perception.features(resized(images, self.judged_px))
+            targets = self.perception.features(resized(batch["real"], self.judged_px), tuple(weights))
+        features = self.perception.features(resized(images, self.judged_px), tuple(weights))
         return {
             "perceptual": settings.perceptual * perceptual_loss(features, targets, weights).mean(),
             "adversarial": settings.adversarial * self.adversary.fool(images),

@@ -28,7 +28,7 @@ from dualstylegan.training.losses import (
 from dualstylegan.training.processes import Processes
 
 SHOWN = 8
-JUDGED = ("relu2_1", "relu3_1")  # what L_CX and L_FM read
+STYLE_LAYERS = ("relu2_1", "relu3_1")  # what L_sty reads: channel means of both, CX on the second
 
 
 class TransferStage(ExtrinsicStage):
@@ -61,7 +61,7 @@ class TransferStage(ExtrinsicStage):
         self.portraits, self.faces, self.perception = portraits, faces, perception
         self.intrinsic, self.extrinsic = intrinsic.to(self.device), extrinsic.to(self.device)
         self.noise_from = noise_from
-        self.layers = tuple(sorted({*settings.perceptual_layers, *JUDGED}))
+        self.layers = tuple(sorted({*settings.perceptual_layers, *STYLE_LAYERS}))
         self.steps = settings.steps
         self.shown = self._show()
 
@@ -102,9 +102,9 @@ class TransferStage(ExtrinsicStage):
             perceptual = perceptual_loss(features, wanted, settings.perceptual_layers).mean()
             terms["perceptual"] = settings.perceptual * perceptual
         if settings.contextual:
-            contextual = contextual_loss(features["relu3_1"], wanted["relu3_1"], center="row").mean()
+            contextual = contextual_loss(features[STYLE_LAYERS[1]], wanted[STYLE_LAYERS[1]], center="row").mean()
             terms["contextual"] = settings.contextual * contextual
-        terms["features"] = settings.feature_matching * feature_matching_loss(features, wanted).mean()
+        terms["features"] = settings.feature_matching * feature_matching_loss(features, wanted, STYLE_LAYERS).mean()
         terms["identity"] = settings.identity * identity_loss(self.perception.identity(images), identities).mean()
         norms = parameter_norms(p for _, p in self.model.regularized_parameters())
         terms["regularizer"] = settings.regularizer * norms
