@@ -38,7 +38,7 @@ def plan(recipe: Recipe, folder: RunFolder) -> Iterator[Event]:
         done = folder.is_done(stage)
         seconds, memory = costs.of(stage, portraits)
         total += 0 if done else seconds
-        data = {"done": done, "steps": costs.steps(stage), "seconds": round(seconds, 1), "memory_mb": round(memory)}
+        data = {"done": done, "steps": costs.steps(stage), "seconds": round(seconds, 3), "memory_mb": round(memory)}
         yield Event("plan", "train", stage=stage, total=costs.steps(stage), data=data)
         what = "done" if done else f"about {_duration(seconds)}, {memory / 1024:.1f} GB" if seconds else "seconds"
         steps = f"{costs.steps(stage)} steps" if costs.steps(stage) else ""
