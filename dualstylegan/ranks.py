@@ -27,24 +27,25 @@ TEMPORARY = ".dsg-tmp-ranks-"  # hidden, and passed over where folders are searc
 class Ranks:
     """This process among those launched: `rank` of `count`. Started by hand it is 0 of 1, and nothing else happens."""
 
-    def __init__(self, folder: Path, *, cpu: bool = False):
-        """`folder` is one that all processes see; a hidden folder for messages is made in it and removed at the end."""
+    def __init__(self, *, cpu: bool = False):
         self.rank, self.count = 0, int(os.environ.get("WORLD_SIZE", "1"))
-        if self.count == 1:
-            return
-        from accelerate import PartialState
-        from accelerate.utils import broadcast_object_list
+        if self.count > 1:
+            from accelerate import PartialState
 
-        state = PartialState(cpu=cpu)
-        self.rank, self.count = state.process_index, state.num_processes
-        # The one collective call, before any work: a new name, so that no message of an earlier run is read.
-        name = broadcast_object_list([uuid.uuid4().hex[:12]])[0]
-        self._folder = folder / f"{TEMPORARY}{name}"
-        self._folder.mkdir(parents=True, exist_ok=True)
+            state = PartialState(cpu=cpu)
+            self.rank, self.count = state.process_index, state.num_processes
 
     @property
     def speaks(self) -> bool:
         return self.rank == 0
+
+    def agree(self, decide: Callable[[], Item]) -> Item:
+        """What the first process decides, on all of them: only it has the input of stdin, say. Before the work only."""
+        if self.count == 1:
+            return decide()
+        from accelerate.utils import broadcast_object_list
+
+        return broadcast_object_list([decide() if self.speaks else None])[0]
 
     def share(self, items: Sequence[Item]) -> list[Item]:
         """This process's part: every `count`-th item, from its own rank on."""
@@ -54,14 +55,19 @@ class Ranks:
         """A file that each process writes for itself: `path` on the first, `NAME.rank1.png` on the next."""
         return path if self.rank == 0 else path.with_stem(f"{path.stem}.rank{self.rank}")
 
-    def gather(self, work: Callable[[], Iterator[Event]]) -> Iterator[Event]:
+    def gather(self, work: Callable[[], Iterator[Event]], folder: Path) -> Iterator[Event]:
         """The events of all processes' work, on the first one as they come; on the others nothing.
 
+        `folder` is one that all processes see; a hidden folder for messages is made in it and removed at the end.
         When the first process fails, the others leave by SystemExit(1); when another fails, the first raises its error.
         """
         if self.count == 1:
             yield from work()
-        elif self.speaks:
+            return
+        # a new name, so that no message of an earlier run is read
+        self._folder = folder / f"{TEMPORARY}{self.agree(lambda: uuid.uuid4().hex[:12])}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self.speaks:
             try:
                 yield from self._listen(work())
             finally:

@@ -80,11 +80,11 @@ def stylize_pictures(
         if isinstance(style, str):
             zoo.find_style(parse_style(style).name)
     folder = output_folder(output)
-    sources = [_with_writable_suffix(source) for source in expand_inputs(inputs, exclude=folder)]
+    ranks = Ranks(cpu=str(settings.get("device")) == "cpu")
+    sources = ranks.agree(lambda: [_with_writable_suffix(one) for one in expand_inputs(inputs, exclude=folder)])
     outputs = plan_outputs(output, sources, [label_of(style) for style in styles])
     tasks = [_Task(*pair) for pair in zip(sources, outputs, strict=True)]
 
-    ranks = Ranks(folder or Path(), cpu=str(settings.get("device")) == "cpu")
     tally = Counter()
 
     def work() -> Iterator[Event]:
@@ -111,7 +111,7 @@ def stylize_pictures(
 
     if ranks.speaks:
         yield Event("plan", VERB, total=len(tasks), data={"styles": [str(style) for style in styles]})
-    for event in ranks.gather(work):
+    for event in ranks.gather(work, folder or Path()):
         tally[event.kind] += 1
         tally["faces"] += event.data.get("faces", 0)
         yield event

@@ -409,12 +409,13 @@ def test_launched_processes_share_the_list_and_the_first_one_speaks(style):
     launcher = shutil.which("accelerate") or str(Path(sys.executable).with_name("accelerate"))
     launch = [launcher, "launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
               "--dynamo_backend", "no", "--main_process_port", "0", script()]  # fmt: skip
-    command = [*launch, "stylize", "in", "-s", f"{style}:1", "--device", "cpu", "--json"]
+    command = [*launch, "stylize", "-", "-s", f"{style}:1", "--device", "cpu", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    names = "\n".join(sorted(map(str, Path("in").iterdir())))
+    result = subprocess.run(command, input=names, capture_output=True, text=True, timeout=240, env=environment)
     events = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
     ended = [Path(e["source"]).name for e in events if e["event"] in ("done", "failed")]
     assert sorted(ended) == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png", "6.png", "aaa.png", "broken.png"]
     assert [e["event"] for e in events].count("summary") == 1 and events[-1]["data"]["failed"] == 2
     assert result.returncode == 1
-    assert files("stylized") == [f"{i}.png" for i in range(7)], "the processes' messages are cleared away"
+    assert files("stylized") == [f"in/{i}.png" for i in range(7)], "the processes' messages are cleared away"
