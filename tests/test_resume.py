@@ -101,7 +101,8 @@ def test_a_base_killed_in_each_phase_ends_where_an_unbroken_one_ends(unbroken, t
     assert figures_of(run) == figures_of(unbroken / "base")
 
 
-def test_a_run_made_longer_ends_where_a_run_of_that_length_ends(unbroken, tmp_path):
+def test_a_run_made_longer_trains_what_a_run_of_that_length_trains(unbroken, tmp_path):
+    """The trained weights, that is: how far their average looks back depends on the length of a short run."""
     lengths = {}
     for name, ways in {"at once": ([6],), "in two": ([3], [6])}.items():
         run = tmp_path / name
@@ -110,7 +111,7 @@ def test_a_run_made_longer_ends_where_a_run_of_that_length_ends(unbroken, tmp_pa
             for stage in ("data", "finetune"):
                 for _ in train(recipe, run, stage=stage, cpu=True):
                     pass
-        lengths[name] = RunFolder(run).snapshot("finetune", 6)["generator"]
+        lengths[name] = RunFolder(run).last_checkpoint("finetune").state["stage"]["generator"]
     once, twice = lengths.values()
     assert all(torch.equal(once[name], twice[name]) for name in once)
 

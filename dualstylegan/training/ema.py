@@ -16,6 +16,14 @@ def decay_for(batch: int, images: float = 10_000) -> float:
     return 0.5 ** (batch / images)
 
 
+def decay_over(steps: int, papers_steps: int) -> float:
+    """The paper's decay; in a run shorter than the paper's, one that looks back over the same part of the run.
+
+    Otherwise the average of a few hundred steps would still be mostly what training started from.
+    """
+    return PAPER_DECAY ** max(1.0, papers_steps / steps)
+
+
 class Average:
     """Exponential moving average of named parameters, in float32, starting from what they are now."""
 

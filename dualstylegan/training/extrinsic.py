@@ -12,7 +12,7 @@ from torch import Tensor
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Adversarial
 from dualstylegan.training.adversary import Adversary
-from dualstylegan.training.ema import Average
+from dualstylegan.training.ema import Average, decay_over
 from dualstylegan.training.loop import Batch, Phase, adam
 from dualstylegan.training.path import PathLengths, half
 from dualstylegan.training.processes import Processes
@@ -21,13 +21,13 @@ from dualstylegan.training.processes import Processes
 class ExtrinsicStage:
     """A stage that trains the extrinsic path of `model` against `adversary`; g, f and E stay as they are.
 
-    `share` is (micro-batch, accumulation) of this process. A subclass has `name`, `steps`, `_draw`, `_codes`,
+    `share` is (micro-batch, accumulation) of this process. A subclass has `name`, `papers_steps`, `_draw`, `_codes`,
     `_generate` (weighted terms) and `grid`. All chance is in `_draw`, before a batch is cut for accumulation, so that
     cutting it changes no gradient, but for what D's batch statistics do.
     """
 
     name: str
-    steps: int
+    papers_steps: int  # a shorter run averages over less
 
     def __init__(
         self,
@@ -35,10 +35,12 @@ class ExtrinsicStage:
         adversary: Adversary,
         settings: Adversarial,
         *,
+        steps: int,
         share: tuple[int, int],
         processes: Processes,
         path_mean: float = 0.0,
     ):
+        self.steps = steps
         self.model, self.adversary = model.requires_grad_(False), adversary
         self.settings, self.processes = settings, processes
         self.batch = settings.effective_batch
@@ -46,7 +48,7 @@ class ExtrinsicStage:
         self.device = processes.device
 
         trained = model.extrinsic_parameters()
-        self.average = Average(trained)
+        self.average = Average(trained, decay_over(self.steps, self.papers_steps))
         self.optimizer = adam([p for _, p in trained], settings.lr, settings.path_every if settings.path else None)
         self.path = PathLengths(settings.path, settings.path_every, path_mean)
 

@@ -16,13 +16,14 @@ from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Finetune
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.data import Portraits
-from dualstylegan.training.ema import Average, decay_for
+from dualstylegan.training.ema import Average, decay_over
 from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Batch, Phase, adam
 from dualstylegan.training.path import PathLengths, half
 from dualstylegan.training.processes import Processes
 
 SHOWN = 8
+PAPERS_STEPS = 600  # a shorter run averages over less
 
 
 class FinetuneStage:
@@ -47,7 +48,7 @@ class FinetuneStage:
         self.processes = processes
         self.steps, self.batch = settings.steps, settings.effective_batch
         self.per_process, self.accumulation = math.prod(share), share[1]
-        self.average = Average(self.generator.named_parameters(), decay_for(self.batch))
+        self.average = Average(self.generator.named_parameters(), decay_over(self.steps, PAPERS_STEPS))
         self.optimizer = adam(
             list(self.generator.parameters()), settings.lr, settings.path_every if settings.path else None
         )

@@ -29,7 +29,7 @@ class StructureStage(ExtrinsicStage):
     The target's rows l to 6 come from z2 although G's structure rows come from z1: ModRes must carry them over.
     """
 
-    name = "pretrain"
+    name, papers_steps = "pretrain", 3600
 
     def __init__(
         self,
@@ -43,9 +43,9 @@ class StructureStage(ExtrinsicStage):
         share: tuple[int, int],
         processes: Processes,
     ):
-        super().__init__(model, adversary, settings, share=share, processes=processes)
+        steps = sum(phase.steps for phase in settings.phases)
+        super().__init__(model, adversary, settings, steps=steps, share=share, processes=processes)
         self.encoder, self.faces, self.perception = encoder.requires_grad_(False), faces, perception
-        self.steps = sum(phase.steps for phase in settings.phases)
         self.judged_px = min(settings.perceptual_px, model.size)
         self.shown = self._draw(self.steps - 1, count=SHOWN)
 

@@ -38,7 +38,7 @@ class TransferStage(ExtrinsicStage):
     then known: it is the portrait.
     """
 
-    name = "transfer"
+    name, papers_steps = "transfer", 1000  # its shortest: caricature, pixar, comic
 
     def __init__(
         self,
@@ -57,12 +57,19 @@ class TransferStage(ExtrinsicStage):
         path_mean: float = 0.0,
     ):
         """`intrinsic`, `extrinsic` (N, rows, dim) in Z+ belong to the N `portraits`, in order."""
-        super().__init__(model, adversary, settings, share=share, processes=processes, path_mean=path_mean)
+        super().__init__(
+            model,
+            adversary,
+            settings,
+            steps=settings.steps,
+            share=share,
+            processes=processes,
+            path_mean=path_mean,
+        )
         self.portraits, self.faces, self.perception = portraits, faces, perception
         self.intrinsic, self.extrinsic = intrinsic.to(self.device), extrinsic.to(self.device)
         self.noise_from = noise_from
         self.layers = tuple(sorted({*settings.perceptual_layers, *STYLE_LAYERS}))
-        self.steps = settings.steps
         self.shown = self._show()
 
     def _draw(self, step: int) -> Batch:
