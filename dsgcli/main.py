@@ -26,7 +26,7 @@ INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as shells hav
 
 app = typer.Typer(
     name="dsg",
-    help="Portraits as exemplar-based art: every face restyled in place, in photos and films.",
+    help="Portraits as exemplar-based art: every face restyled in place, in full frame.",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )

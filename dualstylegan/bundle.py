@@ -2,8 +2,8 @@
 
 A base holds g with f, and where it has them D, E, stage II's extrinsic path and its intrinsic prior. A style holds its
 extrinsic path, codes, samplers and thumbnails of its exemplars, and names its base by hash. Folders are written whole
-or not at all; every part is checked against the header's sha256 the first time a process reads it. Tensors may be
-stored in half precision; they are float32 in memory.
+or not at all; every part is checked against the header's sha256 the first time a process reads it, in the cache the
+first time any does. Tensors may be stored in half precision; they are float32 in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +42,7 @@ from dualstylegan.networks.stylegan2 import Discriminator, Generator
 
 FORMAT = 1
 HEADER = "header.json"
+VERIFIED = ".verified.json"  # {part: [size, mtime_ns, sha256]} of those found whole
 BASE_PARTS = ("generator", "discriminator", "encoder", "encoder_wplus", "extrinsic", "prior")
 STYLE_PARTS = ("extrinsic", "codes", "samplers", "thumbnails")
 THUMBNAIL_PX = 256
@@ -206,14 +207,39 @@ _verified: set[tuple] = set()
 
 
 def _verify(file: Path, sha256: str) -> None:
-    """Hash a part once per process and state of the file: a gigabyte takes a second."""
+    """Hash a part once per state of the file: a gigabyte takes seconds. In the cache processes remember it together."""
     status = file.stat()
-    seen = (str(file.resolve()), status.st_size, status.st_mtime_ns, sha256)
+    state = [status.st_size, status.st_mtime_ns, sha256]
+    seen = (str(file.resolve()), *state)
     if seen in _verified:
         return
-    if _sha256(file) != sha256:
-        raise BadFileError(f"{file} is damaged: its sha256 is not the header's. Fetch or train the model again.")
+    cached = file.resolve().is_relative_to(zoo.cache_home().resolve())
+    if not cached or _remembered(file.parent).get(file.name) != state:
+        if _sha256(file) != sha256:
+            raise BadFileError(f"{file} is damaged: its sha256 is not the header's. Fetch or train the model again.")
+        if cached:
+            _remember(file, state)
     _verified.add(seen)
+
+
+def _remembered(folder: Path) -> dict[str, Any]:
+    try:
+        states = json.loads((folder / VERIFIED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return states if isinstance(states, dict) else {}
+
+
+def _remember(file: Path, state: list) -> None:
+    """Where the cache can be written. Of two processes at once one may forget the other's part: it is hashed again."""
+    memory = file.with_name(VERIFIED)
+    temporary = file.with_name(f"{VERIFIED}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    with suppress(OSError):
+        try:
+            temporary.write_text(json.dumps({**_remembered(file.parent), file.name: state}), encoding="utf-8")
+            temporary.replace(memory)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _sha256(file: Path) -> str:

@@ -42,7 +42,7 @@ class NoFaceError(DualStyleGANError):
 
 
 class TrainingError(DualStyleGANError):
-    """Training cannot start or go on: too few portraits, a loss that is not finite, a batch that does not divide."""
+    """Training cannot start or go on: too few portraits, a loss that is not finite, an uneven batch."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

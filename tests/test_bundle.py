@@ -1,6 +1,7 @@
 """A model on disk: whole or not at all, checked when read, the same numbers in memory as were saved."""
 
 import json
+import os
 import threading
 
 import numpy as np
@@ -243,6 +244,65 @@ def test_a_part_is_hashed_once_as_long_as_it_stays_the_same(run, monkeypatch):
     for _ in range(2):
         read_part(run / "style", "codes")
     assert hashed == ["codes.safetensors"]
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The names of the files that are hashed, as they are."""
+    names = []
+    monkeypatch.setattr(bundle, "_sha256", lambda file, real=bundle._sha256: names.append(file.name) or real(file))
+    return names
+
+
+def read_in_a_new_process(folder):
+    bundle._verified.clear()
+    return read_part(folder, "codes")
+
+
+def test_a_cached_part_is_hashed_by_the_first_process_alone(run, cache, hashed):
+    folder = copy_bundle(run / "style", cache / "styles" / "tiny", {})
+    hashed.clear()
+    for _ in range(3):
+        read_in_a_new_process(folder)
+    assert hashed == ["codes.safetensors"]
+    assert not list(folder.glob("*.tmp"))
+
+    part = folder / "codes.safetensors"
+    later_ns = part.stat().st_mtime_ns + 1_000_000
+    os.utime(part, ns=(later_ns, later_ns))
+    read_in_a_new_process(folder)
+    assert len(hashed) == 2  # another state of the file
+
+    whole = part.read_bytes()
+    for damaged in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
+        part.write_bytes(damaged)
+        with pytest.raises(BadFileError, match=r"codes\.safetensors is damaged"):
+            read_in_a_new_process(folder)
+
+
+@pytest.mark.parametrize("memory", ["", "[]", "{", '{"codes.safetensors": 1}'])
+def test_a_damaged_memory_of_what_was_hashed_costs_a_hash_and_no_more(run, cache, hashed, memory):
+    folder = copy_bundle(run / "style", cache / "styles" / "tiny", {})
+    (folder / bundle.VERIFIED).write_text(memory)
+    hashed.clear()
+    read_in_a_new_process(folder)
+    read_in_a_new_process(folder)
+    assert hashed == ["codes.safetensors"]
+
+
+def test_a_cache_that_cannot_be_written_is_hashed_each_time(run, cache, hashed):
+    folder = copy_bundle(run / "style", cache / "styles" / "tiny", {})
+    (folder / bundle.VERIFIED).mkdir()  # refuses root, too
+    hashed.clear()
+    read_in_a_new_process(folder)
+    read_in_a_new_process(folder)
+    assert hashed == ["codes.safetensors"] * 2
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_models_outside_the_cache_get_no_file_beside_their_parts(run):
+    read_in_a_new_process(run / "style")
+    assert not (run / "style" / bundle.VERIFIED).exists()
 
 
 def test_a_missing_part_is_named(run):
