@@ -14,6 +14,7 @@ import os
 import random
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -299,11 +300,11 @@ def _save(state: dict[str, Any], path: Path) -> None:
 
 def _load(path: Path) -> dict[str, Any] | None:
     """What `_save` wrote; None when the file is damaged. Nothing in it can run: only plain data is read."""
+    if not zipfile.is_zipfile(path):
+        return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        return None
-    except Exception:
+    except Exception:  # torch, zipfile and pickle each have several names for a damaged file
         return None
 
 
