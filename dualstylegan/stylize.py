@@ -378,18 +378,18 @@ class _Portraits:
     def add(self, portrait: Tensor, face: Face) -> None:
         stem = self.output.stem if self.left == 1 else f"{self.output.stem}-{self.left}"
         self.left -= 1
-        self.waiting.append((self.output.with_name(stem + self.output.suffix), from_tensor(portrait)))
+        self.latest = from_tensor(portrait)
+        self.waiting.append((self.output.with_name(stem + self.output.suffix), self.latest))
         if len(self.waiting) > self.stylizer.batch:
             self._write()
 
     def finish(self, with_strip: bool) -> _Written:
-        after = self.waiting[-1][1]
         self._write()
         outputs = self.outputs[::-1]
         if not with_strip:
             return _Written(outputs)
         before = crop_face(self.picture.pixels, self.largest.crop_from_photo, STRIP_PX)
-        return _Written(outputs, from_tensor(before), _small(after))
+        return _Written(outputs, from_tensor(before), _small(self.latest))
 
     def _write(self) -> None:
         # The largest face comes last, so the file that --skip-existing looks for is there only when all are.

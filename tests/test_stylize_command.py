@@ -205,6 +205,14 @@ def test_faces_are_batched_across_pictures_and_crowds_within_one(style):
     assert events[-1].data["faces"] == 15 and max(sizes) == 4 and len(sizes) <= 5
 
 
+def test_a_crowd_is_cropped_face_by_face(style):
+    crowd = [(40 + 60 * i, 60 + 110 * j, 22) for i in range(5) for j in range(2)]
+    save("crowd.png", drawn_photo(320, 240, crowd))
+    for batch in (1, 3, 10):
+        events = run("crowd.png", f"{style}:1", crop=True, batch=batch, output=f"by{batch}", sheet="strips.png")
+        assert by_kind(events) == {"done": ["crowd.png"]} and len(files(f"by{batch}")) == 10
+
+
 def test_out_of_memory_is_said_and_the_job_goes_on(style):
     for i in range(4):
         save(f"in/{i}.png", drawn_photo(seed=i))
