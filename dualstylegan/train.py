@@ -32,7 +32,7 @@ from dualstylegan.recipe import Adversarial, BaseTraining, Recipe, dump_recipe, 
 from dualstylegan.refine import read_distances, read_refined, refine_codes, refinement_grid
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.augment import AdaptiveAugmentation
-from dualstylegan.training.base import BaseStage, grow, photo_codes
+from dualstylegan.training.base import SHOWN, BaseStage, grow, photo_codes
 from dualstylegan.training.data import Portraits, list_portraits, prepare_portraits, read_prepared
 from dualstylegan.training.finetune import FinetuneStage
 from dualstylegan.training.intrinsic import RandomFaces
@@ -213,6 +213,7 @@ class Training:
                 encoder=encoder,
                 adversary=adversary,
                 photos=self._pictures(phase.size, flip=self.recipe.data.flip),
+                shown=self._shown(phase.size),
                 perception=self.perception,
                 share=share,
                 images_before=images,
@@ -501,6 +502,11 @@ class Training:
             flip=flip,
             device=processes.device,
         )
+
+    def _shown(self, size: int) -> torch.Tensor:
+        """Photos for a base's grids: held out ones where there are any."""
+        prepared = read_prepared(self.folder.stage("data"))
+        return Portraits(prepared.held_out or prepared.training, size, device=self.processes.device).first(SHOWN)
 
     def _adversary(self, settings: Adversarial) -> Adversary:
         """The base's discriminator, or a fresh one where it has none."""

@@ -46,10 +46,12 @@ class BaseStage:
         encoder: SmallEncoder,
         adversary: Adversary | None,
         photos: Portraits,
+        shown: Tensor,
         perception,
         share: tuple[int, int],
         images_before: int = 0,
     ):
+        """`shown` are photos for the grids, of people it is not trained on where there are any."""
         self.name, self.phase, self.settings = name, phase, settings
         self.steps, self.batch = phase.steps, phase.batch
         self.per_process, self.accumulation = math.prod(share), share[1]
@@ -63,7 +65,7 @@ class BaseStage:
         self.phases = [Phase("reconstruct", 1, self.optimizer, self._draw, self._reconstruct)]
         if phase.adversarial:
             self.phases = adversary.phases(self._draw, self._fakes) + self.phases
-        self.shown = photos.first(SHOWN)
+        self.shown = shown
 
     def _draw(self, step: int) -> Batch:
         return {"real": self.photos.next(self.per_process)}
