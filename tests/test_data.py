@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import draw_picture
 from PIL import Image
+from tiny_style import DrawnFaces, drawn_photo
 
 from dualstylegan.errors import BadFileError, TrainingError
 from dualstylegan.faces.face import Face
@@ -106,6 +107,34 @@ def test_unreadable_portraits_are_left_out_with_their_reason(folder, tmp_path):
         str(folder / name) for name in ("broken.png", "wide.png")
     ]
     assert read_prepared(tmp_path / "run") == prepared
+
+
+def test_faceless_portraits_are_left_out_and_the_larger_of_two_faces_is_taken(tmp_path, monkeypatch):
+    pictures = {"a.png": ((160, 120, 40),), "b.png": (), "c.png": ((70, 120, 25), (220, 120, 45))}
+    for name, faces in pictures.items():
+        write(tmp_path / "photos" / name, drawn_photo(faces=faces))
+    monkeypatch.setattr("dualstylegan.training.data.make_detector", lambda *args, **kwargs: DrawnFaces())
+    data = Data(folder=str(tmp_path / "photos"), min_images=2)
+    _, prepared = prepare(data, tmp_path / "run")
+    assert [portrait.name for portrait in prepared.training] == ["a.png", "c.png"]
+    assert prepared.left_out == {"b.png": f"{tmp_path / 'photos/b.png'}: no face was found."}
+    one, larger = (np.array(Image.open(portrait.path)).astype(int) for portrait in prepared.training)
+    assert np.abs(larger - one).mean() < 12  # faces drawn alike fill their crops alike
+
+
+def test_the_first_process_lists_what_all_of_them_leave_out(folder, tmp_path):
+    for name in ("broken1.png", "broken2.png"):
+        (folder / name).write_bytes(b"no picture")
+    together = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        works = [
+            pool.submit(
+                prepare, aligned(folder), tmp_path / "run", rank=rank, processes=2, wait=lambda what: together.wait(60)
+            )
+            for rank in range(2)
+        ]
+    said = [[Path(e.source).name for e in work.result()[0] if e.kind == "skipped"] for work in works]
+    assert sorted(said[0]) == ["broken1.png", "broken2.png"] and len(said[1]) == 1
 
 
 def test_too_few_portraits_stop_with_one_line_that_shows_why(folder, tmp_path):

@@ -18,7 +18,7 @@ from tiny_style import tiny_style
 
 from dsgcli.main import main
 from dualstylegan.destylize import destylization_grid, destylize_portraits, read_codes
-from dualstylegan.errors import BadFileError, TrainingError, UsageError
+from dualstylegan.errors import BadFileError, DualStyleGANError, TrainingError, UsageError
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Destylize
 from dualstylegan.training.fitting import bytes_kept_for_backward, in_batches, one_per_thread
@@ -274,6 +274,24 @@ def test_a_portrait_that_cannot_be_read_is_named(portraits, tmp_path):
         destylize(tmp_path / "codes", [("broken.png", broken)])
     with pytest.raises(BadFileError, match=r"'gone\.png'"):
         read_codes(tmp_path / "codes", ["gone.png"])
+
+
+def test_a_full_disk_is_one_line_and_costs_no_portrait_already_stored(portraits, tmp_path, monkeypatch):
+    few, write, calls = replace(SETTINGS, steps=2, batch=1), Path.write_bytes, []
+
+    def full_disk(path, contents):
+        calls.append(path)
+        if len(calls) > 2:
+            write(path, contents[:99])
+            raise OSError(28, "No space left on device")
+        return write(path, contents)
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(DualStyleGANError, match=r"No space left on device.*already stored are untouched"):
+        destylize(tmp_path, portraits, few)
+    monkeypatch.setattr(Path, "write_bytes", write)
+    assert len(list(tmp_path.iterdir())) == 2  # whole ones, nothing beside them
+    assert sum(event.kind == "done" for event in destylize(tmp_path, portraits, few)) == 3
 
 
 def test_networks_are_given_back_as_they_were(portraits, tmp_path):

@@ -107,6 +107,8 @@ def prepare_portraits(
     )
     if rank == 0:
         _write_json(folder / INDEX, _index(prepared, size))
+        for name in sorted(left_out.keys() - set(mine)):  # the other processes' are said here: they have no voice
+            yield Event("skipped", verb, str(sources[name]), message=left_out[name], stage="data")
     if len(prepared.training) < data.min_images:
         raise TrainingError(_too_few(data, len(prepared.training), left_out))
     return prepared

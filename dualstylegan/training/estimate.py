@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dualstylegan import zoo
 from dualstylegan.bundle import load_base
 from dualstylegan.events import Event
 from dualstylegan.networks.dualstyle import DualStyleGAN
@@ -31,8 +32,8 @@ SLACK = 1.5  # convolutions other than the one measured, and everything that is 
 
 def plan(recipe: Recipe, folder: RunFolder) -> Iterator[Event]:
     """An event of kind plan for every stage (seconds, memory_mb where they can be told) and a note to read."""
+    portraits = _count_portraits(recipe)  # first: without them nothing else is of interest
     costs = _Costs(recipe)
-    portraits = _count_portraits(recipe)
     total = 0.0
     for stage in recipe.stages:
         done = folder.is_done(stage)
@@ -75,6 +76,8 @@ class _Costs:
             return Generator(
                 base.size, style_dim=base.style_dim, mapping_layers=base.mapping_layers, channels=base.channels
             )
+        if zoo.find_base(recipe.base_model) is None:
+            return Generator(1024)  # not here yet, and planning fetches nothing: the zoo's bases are config F
         header = load_base(recipe.base_model, parts=()).header
         channels = {int(resolution): width for resolution, width in header["channels"].items()}
         return Generator(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dualstylegan.errors import BadFileError
+from dualstylegan.errors import BadFileError, DualStyleGANError
 
 SUFFIX = ".safetensors"
 
@@ -40,17 +41,24 @@ class PortraitResults:
             return False
 
     def write(self, name: str, tensors: Mapping[str, Tensor], fingerprint: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Store the tensors of one portrait, whole or not at all. Raises DualStyleGANError."""
         contents = save(
             {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, {"fingerprint": fingerprint}
         )
         path = self.path(name)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(contents)
             temporary.replace(path)
+        except OSError as error:
+            raise DualStyleGANError(
+                f"{path}: could not be written ({error.strerror or error}). "
+                "Portraits already stored are untouched: make room and run the same command again."
+            ) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # where there was no room or no folder, there may be nothing to remove either
+                temporary.unlink(missing_ok=True)
 
     def read(self, name: str, keys: Sequence[str] | None = None) -> dict[str, Tensor]:
         """The tensors of one portrait (or only `keys`). Raises BadFileError."""

@@ -1,0 +1,329 @@
+"""Stages are the paper's: who is drawn when, which term counts how much, what is trained, averaged and regularised."""
+
+from __future__ import annotations
+
+import copy
+from datetime import timedelta
+
+import accelerate
+import pytest
+import torch
+from tiny_codes import DIM, SIZE, DrawnJudges, draw_portraits, tiny_networks
+from tiny_style import one_core  # noqa: F401
+
+from dualstylegan.bundle import Base
+from dualstylegan.networks.dualstyle import DualStyleGAN
+from dualstylegan.networks.stylegan2 import Discriminator
+from dualstylegan.recipe import Destylize, Finetune, Pretrain, PretrainPhase, Refine, Samplers, Transfer, load_recipe
+from dualstylegan.training import losses
+from dualstylegan.training.adversary import Adversary
+from dualstylegan.training.augment import AdaptiveAugmentation
+from dualstylegan.training.data import Portraits
+from dualstylegan.training.finetune import FinetuneStage
+from dualstylegan.training.intrinsic import RandomFaces, encode
+from dualstylegan.training.loop import autocast_dtype, mixed_precision, only_training
+from dualstylegan.training.processes import Processes
+from dualstylegan.training.structure import StructureStage
+from dualstylegan.training.transfer import TransferStage
+
+BATCH = 4
+
+
+class Judges(DrawnJudges):
+    """Drawn judges that know every layer stages II and III read."""
+
+    LAYERS = ("relu1_1", "relu2_1", "relu3_1")
+
+    def features(self, images, layers=LAYERS):
+        self.seen_px = images.shape[-1]
+        found = super().features(images)
+        found["relu2_1"] = found["relu1_1"][..., ::2, ::2]
+        return {layer: found[layer] for layer in layers}
+
+    def lpips_features(self, images):
+        return super().features(images)
+
+
+def parts(mixing: float = 0.0) -> dict:
+    networks = tiny_networks()
+    generator = networks["generator"]
+    torch.manual_seed(3)
+    discriminator = Discriminator(SIZE, channels=generator.channels)
+    faces = RandomFaces(Base({"kind": "base"}, generator), torch.device("cpu"), mixing)
+    return {"generator": generator, "encoder": networks["encoder"], "discriminator": discriminator, "faces": faces}
+
+
+def adversary(network: Discriminator, settings, augment=None) -> Adversary:
+    return Adversary(network, lr=settings.lr, r1=settings.r1, r1_every=settings.r1_every, augment=augment)
+
+
+def structure_stage(**changed) -> StructureStage:
+    phases = (PretrainPhase(7, 2), PretrainPhase(6, 3), PretrainPhase(5, 4))
+    settings = Pretrain(**{"effective_batch": BATCH, "phases": phases} | changed)
+    made = parts()
+    return StructureStage(
+        DualStyleGAN(made["generator"]),
+        made["encoder"],
+        adversary(made["discriminator"], settings),
+        made["faces"],
+        Judges(),
+        settings,
+        share=(BATCH, 1),
+        processes=Processes(cpu=True),
+    )
+
+
+@pytest.fixture(scope="module")
+def portraits(tmp_path_factory):
+    return sorted(draw_portraits(tmp_path_factory.mktemp("portraits")))
+
+
+def transfer_stage(portraits, **changed) -> TransferStage:
+    settings = Transfer(effective_batch=BATCH, **changed)
+    made = parts(settings.mixing)
+    torch.manual_seed(4)
+    return TransferStage(
+        DualStyleGAN(made["generator"]),
+        adversary(made["discriminator"], settings),
+        Portraits(portraits, SIZE),
+        torch.randn(5, 8, DIM),
+        torch.randn(5, 8, DIM),
+        made["faces"],
+        Judges(),
+        settings,
+        noise_from=7,
+        share=(BATCH, 1),
+        processes=Processes(cpu=True),
+    )
+
+
+def finetune_stage(portraits, **changed) -> FinetuneStage:
+    settings = Finetune(effective_batch=BATCH, **changed)
+    made = parts(settings.mixing)
+    return FinetuneStage(
+        made["generator"],
+        adversary(made["discriminator"], settings),
+        Portraits(portraits, SIZE),
+        made["faces"],
+        settings,
+        share=(BATCH, 1),
+        processes=Processes(cpu=True),
+    )
+
+
+# Stage II
+
+
+def test_l_goes_down_from_seven_as_stage_two_goes_on():
+    stage = structure_stage()
+    assert [stage.rows_at(step) for step in range(stage.steps)] == [7, 7, 6, 6, 6, 5, 5, 5, 5]
+
+
+@pytest.mark.parametrize(("step", "rows"), [(0, 7), (2, 6), (8, 5)])
+def test_the_target_of_stage_two_is_g_with_rows_below_l_from_z1_and_the_rest_from_z2(step, rows):
+    stage = structure_stage()
+    torch.manual_seed(5)
+    batch = stage._draw(step)
+    crossed = torch.cat([batch["intrinsic"][:, :rows], batch["second"][:, rows:]], dim=1)
+    assert torch.equal(batch["real"], stage.model.generator(crossed))
+
+
+def test_one_iteration_of_four_takes_the_encoded_face_of_z2():
+    stage = structure_stage()
+    for step in range(8):
+        batch = stage._draw(step)
+        if step % 4 == 0:
+            with torch.no_grad():
+                assert torch.equal(batch["extrinsic"], encode(stage.encoder, stage.model.generator(batch["second"])))
+        else:
+            assert torch.equal(batch["extrinsic"], batch["second"])
+
+
+def test_stage_two_weighs_its_two_terms_and_judges_at_the_size_asked_for():
+    stage = structure_stage(perceptual_px=16)
+    batch = stage._draw(1)
+    terms = stage._generate(batch)
+    assert set(terms) == {"perceptual", "adversarial"} and stage.perception.seen_px == 16
+    doubled = structure_stage(perceptual_px=16, adversarial=0.2, perceptual=1.0)._generate(batch)
+    for name, term in terms.items():
+        assert doubled[name].item() == pytest.approx(2 * term.item(), rel=1e-4), name
+
+
+# Stage III
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3])
+def test_even_steps_of_stage_three_draw_random_faces_odd_ones_pairs(step, portraits):
+    stage = transfer_stage(portraits)
+    batch = stage._draw(step)
+    known = {tuple(code.flatten().tolist()): i for i, code in enumerate(stage.extrinsic)}
+    exemplars = [known[tuple(code.flatten().tolist())] for code in batch["extrinsic"]]
+    assert torch.equal(batch["portrait"], stage.portraits.pictures(exemplars))  # z_e is always the portrait's own
+    own = (batch["intrinsic"][:, :7] == stage.intrinsic[exemplars][:, :7]).flatten(1).all(dim=1)
+    assert own.all() if step % 2 else not own.any()
+    assert ("perceptual" in stage._generate(batch)) == bool(step % 2)
+
+
+def test_every_term_of_stage_three_is_the_papers_times_its_weight(portraits):
+    weights = {"adversarial": 1.0, "perceptual": 2.0, "contextual": 3.0, "feature_matching": 4.0, "identity": 5.0}
+    stage = transfer_stage(portraits, **weights, regularizer=6.0)
+    batch = stage._draw(1)
+    terms = {name: term.item() for name, term in stage._generate(batch).items()}
+
+    with torch.no_grad():
+        images, judges = stage._render(batch), stage.perception
+        features, wanted = judges.features(images), judges.features(batch["portrait"])
+        faces = stage.model.generator(batch["intrinsic"])
+        extrinsic = [p for name, p in stage.model.extrinsic_parameters() if not name.startswith("structure_transform")]
+        expected = {
+            "adversarial": losses.generator_loss(stage.adversary.network(images)),
+            "perceptual": 2 * losses.perceptual_loss(features, wanted, {"relu2_1": 0.5, "relu3_1": 1.0}).mean(),
+            "contextual": 3 * losses.contextual_loss(features["relu3_1"], wanted["relu3_1"], center="row").mean(),
+            "features": 4 * losses.feature_matching_loss(features, wanted).mean(),
+            "identity": 5 * (1 - (judges.identity(images) * judges.identity(faces)).sum(dim=1)).mean(),
+            "regularizer": 6 * sum(p.norm() for p in extrinsic),
+        }
+    assert terms == {name: pytest.approx(term.item(), rel=1e-4) for name, term in expected.items()}
+
+
+def test_random_faces_of_stage_three_are_mixed_and_exemplars_are_not(portraits):
+    stage = transfer_stage(portraits)
+    assert stage.faces.mixing == 0.9
+    codes = torch.cat([stage._draw(0)["intrinsic"] for _ in range(100)])
+    crossed = (codes[:, 0] != codes[:, -1]).any(dim=1).float().mean().item()
+    assert crossed == pytest.approx(0.9, abs=0.05)  # of 400
+
+
+# Phases of both, and of fine-tuning
+
+
+@pytest.mark.parametrize("made", [structure_stage, transfer_stage, finetune_stage])
+def test_regularisers_are_lazy_and_adam_is_corrected_for_them(made, portraits):
+    stage = made() if made is structure_stage else made(portraits)
+    assert [(phase.name, phase.every) for phase in stage.phases] == [
+        ("discriminator", 1),
+        ("r1", 16),
+        ("generator", 1),
+        ("path", 4),
+    ]
+    for optimizer, every in ((stage.adversary.optimizer, 16), (stage.optimizer, 4)):
+        c = every / (every + 1)
+        assert optimizer.defaults["lr"] == pytest.approx(0.002 * c)
+        assert optimizer.defaults["betas"] == (0.0, pytest.approx(0.99**c))
+    # regularisers differentiate twice, which half precision does not survive
+    assert {phase.name for phase in stage.phases if not phase.mixed} == {"r1", "path"}
+
+
+@pytest.mark.parametrize("made", [structure_stage, transfer_stage, finetune_stage])
+def test_path_length_is_measured_on_half_a_batch(made, portraits):
+    stage = made() if made is structure_stage else made(portraits)
+    batch = stage._draw_half(0)
+    assert {len(value) for value in batch.values() if isinstance(value, torch.Tensor)} == {BATCH // 2}
+    with only_training(stage.optimizer.param_groups[0]["params"]):
+        terms = stage._straighten(batch)
+    (lengths,) = stage.path._lengths
+    # weight 2, times the interval; the mean starts at 0
+    assert terms["path"].item() == pytest.approx(2 * 4 * lengths.square().mean().item(), rel=1e-5)
+    stage.path.after(stage.processes)
+    assert stage.path.mean == pytest.approx(0.01 * lengths.mean().item())
+
+
+def test_r1_weighs_ten_times_its_interval(portraits):
+    stage = finetune_stage(portraits)
+    phase = next(phase for phase in stage.phases if phase.name == "r1")
+    batch = phase.draw(0)
+    real = batch["real"].detach().requires_grad_(True)
+    expected = 10 * 16 * losses.r1_penalty(stage.adversary.network(real), real)
+    assert phase.loss(batch)["r1"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("made", [structure_stage, transfer_stage])
+def test_only_the_extrinsic_path_is_trained_and_all_of_it_is_averaged(made, portraits):
+    stage = made() if made is structure_stage else made(portraits)
+    trained = {id(p) for group in stage.optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for _, p in stage.model.extrinsic_parameters()}
+    assert set(stage.average.names) == set(stage.model.extrinsic_state())  # T_s too
+    assert any(name.startswith("structure_transform.") for name in stage.average.names)
+    assert set(stage.snapshot()["extrinsic"]) == set(stage.model.extrinsic_state())
+
+
+def test_fine_tuning_trains_a_copy_and_averages_it(portraits):
+    stage = finetune_stage(portraits)
+    before = copy.deepcopy(stage.original.state_dict())
+    trained = {id(p) for group in stage.optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in stage.generator.parameters()}
+    assert not trained & {id(p) for p in stage.original.parameters()}
+    with torch.no_grad():
+        for parameter in stage.generator.parameters():
+            parameter.add_(1)
+    assert all(torch.equal(stage.original.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_averages_decay_as_the_papers_and_in_shorter_runs_look_back_over_the_same_part(portraits):
+    full = [structure_stage(phases=Pretrain().phases), transfer_stage(portraits), finetune_stage(portraits)]
+    assert [stage.average.decay for stage in full] == [0.5 ** (32 / 10_000)] * 3
+    assert transfer_stage(portraits, steps=100).average.decay == pytest.approx(0.5 ** (32 / 1000))
+
+
+def test_d_sees_real_and_generated_pictures_through_the_augmentation(portraits):
+    class Seen(AdaptiveAugmentation):
+        calls = 0
+
+        def __call__(self, images, generator=None):
+            self.calls += 1
+            return super().__call__(images, generator)
+
+    stage = finetune_stage(portraits)
+    stage.adversary.augment = Seen()
+    for phase, calls in zip(stage.phases[:3], (2, 1, 1), strict=True):  # real and fake, real alone, fake alone
+        stage.adversary.augment.calls = 0
+        phase.loss(phase.draw(0))
+        assert stage.adversary.augment.calls == calls, phase.name
+
+
+# Settings
+
+
+def test_what_the_paper_leaves_to_stylegan2_and_to_the_release_is_the_default():
+    recipe = load_recipe("cartoon")
+    for settings in (recipe.finetune, recipe.transfer, load_recipe("ffhq-pretrain").pretrain):
+        assert (settings.lr, settings.r1, settings.r1_every) == (0.002, 10, 16)
+        assert (settings.path, settings.path_every) == (2, 4)
+        assert (settings.augment_target, settings.augment_images, settings.augment_most) == (0.6, 500_000, 0.8)
+        assert not settings.augment
+    assert recipe.transfer.mixing == recipe.finetune.mixing == 0.9 and recipe.transfer.jitter == 0.1
+    assert recipe.destylize == Destylize(
+        steps=300, lr=0.1, rampup=0.05, rampdown=0.25, perceptual=1, identity=0.1, spread=1, noise=1e5,
+        truncation=0.7, structure_rows=8,
+    )  # fmt: skip
+    assert recipe.refine == Refine(
+        steps=100, structure_lr=0.005, color_lr=0.1, noise_lr=0.1, perceptual=1, contextual=1, noise=1e5
+    )
+    assert recipe.samplers == Samplers(
+        codes=1000, jitter=0.05, draws=2, matches=500_000, batch=128, lr=1e-3, halve_every=50
+    )
+
+
+def test_precision_is_what_the_recipe_names_else_what_was_launched(monkeypatch):
+    cpu = torch.device("cpu")
+    assert autocast_dtype(mixed_precision("float32", cpu)) == torch.float32
+    assert autocast_dtype(mixed_precision("bf16", cpu)) == torch.bfloat16
+    assert autocast_dtype(mixed_precision("fp16", cpu)) == torch.float16
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert autocast_dtype(mixed_precision("auto", cpu)) == torch.bfloat16
+    assert autocast_dtype(mixed_precision("float32", cpu)) == torch.float32
+
+
+def test_the_process_groups_timeout_is_a_setting(monkeypatch):
+    asked = {}
+
+    class State:
+        process_index, num_processes, device = 0, 2, torch.device("cpu")
+
+        def __init__(self, **arguments):
+            asked.update(arguments)
+
+    monkeypatch.setattr(accelerate, "PartialState", State)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    Processes(timeout_s=load_recipe("cartoon", ["process_timeout_s=77"]).process_timeout_s, cpu=True)
+    assert asked == {"cpu": True, "timeout": timedelta(seconds=77)}
