@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from tiny_training import PORTRAITS, draw_portraits, launch, write_base_recipe, write_style_recipe
 
+from dualstylegan.bundle import load_base
 from dualstylegan.destylize import read_codes
 from dualstylegan.errors import TrainingError
 from dualstylegan.recipe import load_recipe
@@ -19,6 +22,8 @@ from dualstylegan.train import train
 from dualstylegan.training.data import read_prepared
 from dualstylegan.training.processes import Processes
 from dualstylegan.training.run import RunFolder
+
+LAUNCHER = Path(shutil.which("accelerate") or Path(sys.executable).with_name("accelerate"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,6 +90,37 @@ def test_two_processes_destylize_uneven_shares_to_the_codes_of_one(single, tmp_p
     # floats add up in another order in other batches
     assert (intrinsic - expected[1]).abs().max() <= 1e-3
     assert (extrinsic - expected[2]).abs().max() <= 1e-3
+
+
+@pytest.mark.skipif(not LAUNCHER.exists(), reason="accelerate's launcher is not installed")
+def test_the_launcher_starts_two_that_destylize_to_the_codes_of_one(single, tmp_path):
+    """With `--cpu` of its own the launcher would start one process: `--multi_gpu` is its word for several."""
+    run = tmp_path / "style"
+    shutil.copytree(single / "style", run)
+    for stage in ("data", "destylize"):
+        RunFolder(run).forget(stage)
+    command = [LAUNCHER, "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision",
+               "no", "--dynamo_backend", "no", "--main_process_port", str(free_port()), "-m", "dsgcli", "destylize",
+               single / "style.toml", "--run", run, "--cpu"]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("5 portraits destylized") == 1  # the first one speaks
+    reports = {path.name for path in (run / "stages/data/left-out").iterdir()}
+    assert {"0-of-2.json", "1-of-2.json"} <= reports  # two there were
+
+    names, *codes = read_codes(run / "stages/destylize")
+    expected_names, *expected = read_codes(single / "style/stages/destylize")
+    assert names == expected_names
+    assert all((a - b).abs().max() <= 1e-3 for a, b in zip(codes, expected, strict=True))
+
+
+def test_two_processes_train_a_base_with_uneven_shares_of_photos(single, tmp_path):
+    ends = wait(run_two([single / "base.toml", "--run", tmp_path / "base", "--set", "data.held_out=1"]))
+    assert [status for status, _ in ends] == [0, 0], ends
+    assert len(read_prepared(tmp_path / "base/stages/data").training) == 7
+    base = load_base(tmp_path / "base")
+    assert base.extrinsic and all(torch.isfinite(tensor).all() for tensor in base.extrinsic.values())
 
 
 def test_two_processes_train_a_style_from_portraits_to_bundle(single, tmp_path):

@@ -83,6 +83,8 @@ def test_a_style_killed_at_several_points_ends_where_an_unbroken_one_ends(unbrok
     kill_when(arguments, lambda: any((run / "stages/destylize").glob("*.safetensors")))  # between two batches
     kill_when(arguments, lambda: (run / "checkpoints/transfer-000002.rank0.pt").exists())  # while one is written
     kill_when(arguments, lambda: rows_of(run, "transfer") >= 5)  # after a checkpoint, not at one
+    kill_when(arguments, lambda: any((run / "stages/refine").glob("*.safetensors")))
+    kill_when(arguments, lambda: (run / "snapshots/samplers-000000.pt").exists())  # the bundle is next
     finish(arguments)
 
     assert model_of(run) == model_of(unbroken / "style")

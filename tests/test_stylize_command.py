@@ -415,8 +415,8 @@ def test_launched_processes_share_the_list_and_the_first_one_speaks(style):
     Path("in/broken.png").write_bytes(b"nothing")  # the first of the list falls to rank 0, the last to rank 1
     Path("in/aaa.png").write_bytes(b"nothing")
     launcher = shutil.which("accelerate") or str(Path(sys.executable).with_name("accelerate"))
-    launch = [launcher, "launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
-              "--dynamo_backend", "no", "--main_process_port", "0", script()]  # fmt: skip
+    launch = [launcher, "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+              "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", script()]  # fmt: skip
     command = [*launch, "stylize", "-", "-s", f"{style}:1", "--device", "cpu", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     names = "\n".join(sorted(map(str, Path("in").iterdir())))

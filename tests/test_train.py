@@ -108,6 +108,44 @@ def test_only_the_extrinsic_path_has_learned(trained):
     assert {name.split(".")[0] for name in changed} == {"structure_transform", "modres", "color_transforms"}
 
 
+def test_every_stage_of_a_base_draws_what_it_makes(trained):
+    grids = {path.name for path in RunFolder(trained / "base").grids.iterdir()}
+    assert {"base1-000004.png", "base2-000004.png", "pretrain-000004.png"} <= grids
+
+
+def test_a_finished_run_is_imported_and_used_by_name_and_by_folder(trained, tmp_path, capsys):
+    assert main(["styles", "import", str(trained / "style" / "style"), "--name", "drawn"]) == 0
+    assert main(["sample", "--style", "drawn:3", "-n", "1", "-o", str(tmp_path / "a.png"), "--device", "cpu"]) == 0
+    style = f"{trained / 'style' / 'style'}:03.png"
+    assert main(["sample", "--style", style, "-n", "1", "-o", str(tmp_path / "b.png"), "--device", "cpu"]) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_flags_name_the_portraits_the_base_and_settings(trained, tmp_path, capsys):
+    arguments = ["train", "pixar", "--data", str(trained / "toons"), "--base", str(trained / "base"), "--dry-run"]
+    arguments += ["--set", "transfer.steps=7", "--set", "data.min_images=2", "--run", str(tmp_path / "run"), "--json"]
+    assert main(arguments) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [e["total"] for e in events if e["event"] == "plan" and e["stage"] == "transfer"] == [7]
+    assert f"{PORTRAITS} portraits" in events[-1]["message"]
+
+
+def test_a_dry_run_fetches_nothing(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DSG_OFFLINE", "1")
+    arguments = ["train", "pixar", "--set", "data.min_images=2", "--run", str(tmp_path / "run"), "--dry-run"]
+    assert main([*arguments, "--data", str(trained / "toons")]) == 0
+    assert "1000 steps" in capsys.readouterr().out
+    assert main([*arguments, "--data", str(tmp_path / "none")]) == 1
+    assert "The original set has 122 images" in capsys.readouterr().err
+
+
+def test_the_shipped_recipes_are_listed(capsys):
+    assert main(["train", "--list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:2] == ["ffhq-pretrain", "pretrain"] for line in listed)
+    assert any(line.split()[:2] == ["pixar", "style"] for line in listed)
+
+
 def test_the_same_command_again_does_nothing(trained):
     before = (trained / "style" / "log.csv").read_bytes()
     recipe = load_recipe(trained / "style.toml")
@@ -120,7 +158,8 @@ def test_a_style_can_be_made_from_an_earlier_snapshot(trained):
     recipe, run = load_recipe(trained / "style.toml"), trained / "style"
     last = load_style(run).model.extrinsic_state()
     try:
-        list(train(recipe, run, stage="bundle", from_step=2, cpu=True))
+        command = ["train", str(trained / "style.toml"), "--run", str(run), "--cpu"]
+        assert main([*command, "--stage", "bundle", "--from", "2"]) == 0
         style = load_style(run)
         assert style.header["step"] == 2
         snapshot = RunFolder(run).snapshot("transfer", 2)["extrinsic"]
