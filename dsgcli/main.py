@@ -110,7 +110,8 @@ def _explain(error: DualStyleGANError | typer.TyperException, debug: bool) -> in
     else:
         context = getattr(error, "ctx", None)
         hint = f" See '{context.command_path} --help'." if context else ""
-        message, status = error.format_message() + hint, error.exit_code
+        wrong = error.format_message().replace("Value error, ", "").rstrip()
+        message, status = wrong + ("" if wrong.endswith((".", "?")) else ".") + hint, error.exit_code
     if status != UsageError.exit_status or speaks():
         _say(message)
     return status

@@ -145,11 +145,19 @@ class Reporter:
 def _about(event: Event) -> str:
     """`source: message`, without saying the source twice: our errors name the file themselves."""
     message = event.message or "for no stated reason"
-    return message if event.source is None or message.startswith(event.source) else f"{event.source}: {message}"
+    named = event.source is None or message.startswith(event.source)
+    return _one_line(message if named else f"{event.source}: {message}")
+
+
+def _one_line(text: str) -> str:
+    """Names may hold line breaks, and worse to a terminal; a line stays one."""
+    return "".join(
+        letter if letter.isprintable() or "\udc80" <= letter <= "\udcff" else repr(letter)[1:-1] for letter in text
+    )
 
 
 def _names(events: list[Event], most: int = 3) -> str:
-    names = sorted(event.source or "" for event in events)  # they end in any order
+    names = sorted(_one_line(event.source or "") for event in events)  # they end in any order
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

@@ -29,7 +29,7 @@ from dualstylegan.events import Event, Kind
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face
 from dualstylegan.faces.faces_json import faces_of, read_faces_json
-from dualstylegan.media.images import Picture, from_tensor, read_picture, write_picture
+from dualstylegan.media.images import Picture, check_format, from_tensor, read_picture, write_picture
 from dualstylegan.media.paths import Source, atomic_output, expand_inputs, is_complete, output_folder, plan_outputs
 from dualstylegan.media.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
 from dualstylegan.media.sheets import strip
@@ -79,6 +79,12 @@ def stylize_pictures(
     for style in styles:
         if isinstance(style, str):
             zoo.find_style(parse_style(style).name)
+    for style, times in Counter(style for style in styles if isinstance(style, str)).items():
+        if times > 1:
+            raise UsageError(f"The style {style} is named {times} times. Name it once.")
+    if sheet:
+        check_format(sheet)
+    known = read_faces_json(landmarks) if landmarks else None
     folder = output_folder(output)
     ranks = Ranks(cpu=str(settings.get("device")) == "cpu")
     sources = ranks.agree(lambda: [_with_writable_suffix(one) for one in expand_inputs(inputs, exclude=folder)])
@@ -105,7 +111,6 @@ def stylize_pictures(
             stylizers = load_stylizers(styles, **settings)
             for stylizer in stylizers:
                 yield Event("note", VERB, message=stylizer.description)
-            known = read_faces_json(landmarks) if landmarks else None
             sheets = _Sheets(ranks.own(Path(sheet)), stylizers) if sheet else None
             yield from _Line(stylizers, crop=crop, no_face=no_face, known_faces=known, sheets=sheets).run(todo)
 

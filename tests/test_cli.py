@@ -247,6 +247,20 @@ def test_names_that_are_no_text_are_no_trouble():
     assert json.loads(python("-c", script, "act", "--json").stdout)["source"] == "\udcff.jpg"
 
 
+def test_a_line_stays_one_whatever_a_file_is_called(capsys):
+    name = "new\nline\x1b[2J.jpg"
+    events = [Event("warning", "stylize", source=name, message="a large face")]
+    events += [Event("done", "stylize", source=name, message="copied")]
+    events += [Event("failed", "stylize", source=name, message=f"{name} is damaged.")]
+    show(events)
+    shown = "new\\nline\\x1b[2J.jpg"
+    assert capsys.readouterr().err.splitlines() == [
+        f"dsg: warning: {shown}: a large face",
+        f"dsg: copied: {shown}",
+        f"dsg: failed: {shown} is damaged.",
+    ]
+
+
 def test_what_was_asked_for_goes_to_stdout(capsys):
     show([Event("note", "stylize", source="a.jpg", message="would become out/a.jpg")], answer=True)
     said = capsys.readouterr()

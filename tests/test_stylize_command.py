@@ -18,7 +18,7 @@ from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, tiny_style
 
 from dsgcli.main import main
 from dualstylegan import stylizer as stylizer_module
-from dualstylegan.errors import UsageError
+from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.stylize import Stylizer, stylize_pictures
 
@@ -314,11 +314,16 @@ def test_one_warning_for_large_faces_however_many(style):
 
 def test_what_cannot_be_asked_is_refused_before_any_work(style):
     save("a.png")
-    for wrong in ({"no_face": "burn"}, {"mask": "had"}, {"faces": "few"}, {"output": "{nonsense}"}):
+    for wrong in ({"no_face": "burn"}, {"mask": "had"}, {"faces": "few"}, {"output": "{nonsense}"}, {"sheet": "s.doc"}):
         with pytest.raises(UsageError):
             run("a.png", f"{style}:1", **wrong)
     with pytest.raises(UsageError):
         run("a.png", [])
+    with pytest.raises(UsageError, match="is named 2 times"):
+        run("a.png", [f"{style}:1", f"{style}:1"])
+    for given in ("absent.json", "a.png"):
+        with pytest.raises(DualStyleGANError, match=given):
+            run("a.png", f"{style}:1", landmarks=given, dry_run=True)
     assert not Path("stylized").exists()
 
 

@@ -330,6 +330,11 @@ _SETTINGS = {
 }
 
 
+def check_format(path: str | os.PathLike) -> None:
+    """Raises UsageError where `write_picture` would refuse the suffix of `path`: better before the work than after."""
+    _format_of(Path(path))
+
+
 def _format_of(path: Path) -> str:
     Image.init()
     form = Image.registered_extensions().get(path.suffix.lower())
