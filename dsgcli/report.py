@@ -101,7 +101,8 @@ class Reporter:
         if self._bars is not None:
             self._bars.stop()
         for remark, events in self._remarks.items():
-            named = events[0].source is not None and remark.startswith(events[0].source)  # our errors name the file
+            source = events[0].source
+            named = source is None or remark.startswith(source)  # a stage has none; our errors name the file
             print(f"dsg: {remark}" if named else f"dsg: {remark}: {_names(events)}", file=sys.stderr)
         for event in self._failed:
             print(f"dsg: failed: {_about(event)}", file=sys.stderr)
