@@ -132,11 +132,21 @@ def test_one_iteration_of_four_takes_the_encoded_face_of_z2():
     stage = structure_stage()
     for step in range(8):
         batch = stage._draw(step)
-        if step % 4 == 0:
+        if step % 4 == 1:
             with torch.no_grad():
                 assert torch.equal(batch["extrinsic"], encode(stage.encoder, stage.model.generator(batch["second"])))
         else:
             assert torch.equal(batch["extrinsic"], batch["second"])
+
+
+def test_the_path_penalty_of_stage_two_sees_codes_as_drawn():
+    stage = structure_stage()
+    path = next(phase for phase in stage.phases if phase.name == "path")
+    for step in range(0, 12, path.every):
+        batch = path.draw(step)
+        assert torch.equal(batch["extrinsic"], batch["second"])
+    batch = structure_stage(encoded_every=1)._draw(0)  # every iteration means every one
+    assert not torch.equal(batch["extrinsic"], batch["second"])
 
 
 def test_stage_two_weighs_its_two_terms_and_judges_at_the_size_asked_for():

@@ -67,8 +67,9 @@ class StructureStage(ExtrinsicStage):
         first, second = (self.faces.draw(count or self.per_process) for _ in range(2))
         target = generator(torch.cat([first[:, :rows], second[:, rows:]], dim=1))
 
-        extrinsic = second
-        if step % self.settings.encoded_every == 0:
+        extrinsic, every = second, self.settings.encoded_every
+        # not at 0: the path penalty, at steps divisible by its own four, would never see other codes
+        if step % every == 1 % every:
             extrinsic = encode(self.encoder, generator(second))
         return {"intrinsic": first, "extrinsic": extrinsic, "real": target, "second": second, "noise": None}
 
