@@ -14,7 +14,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix, transform
 from dualstylegan.faces.masks import MASK_SIZE, draw_mask
-from dualstylegan.media.images import from_tensor, to_tensor
+from dualstylegan.media.images import from_tensor, to_levels, to_tensor
 
 __all__ = ["crop_face", "ffhq_matrix", "paste_face", "sample_crop"]
 
@@ -150,15 +150,16 @@ def paste_face(
         return frame
     x1, y1, x2, y2 = bounds
 
-    pixels = from_tensor(crop)
     side = crop_side_px(crop_from_photo)
     fine_enough = int(np.ceil(PASTE_OVERSAMPLING * side))
-    if pixels.shape[0] > fine_enough:
-        pixels = resize(pixels, fine_enough, fine_enough)
+    if crop.shape[-1] > fine_enough:
+        resized = resize(from_tensor(crop), fine_enough, fine_enough)
+        source = torch.from_numpy(resized).movedim(-1, 0)[None].float()
+    else:
+        source = to_levels(crop).cpu()[None]
 
     to_grid = np.array([[2.0, 0, -1], [0, 2, -1], [0, 0, 1]])
     grid = _grid(to_grid @ crop_from_photo, np.arange(x1, x2), np.arange(y1, y2))
-    source = torch.from_numpy(pixels).movedim(-1, 0)[None].float()
     warped = grid_sample(source, grid, mode="bicubic", padding_mode="border", align_corners=False)[0]
     weights = grid_sample(
         torch.from_numpy(unit_mask)[None, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False

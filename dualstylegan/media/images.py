@@ -355,5 +355,9 @@ def to_tensor(pixels: np.ndarray, device: torch.device | str | None = None) -> t
 
 def from_tensor(image: torch.Tensor) -> np.ndarray:
     """Float (3, H, W) or (B, 3, H, W), clamped to [-1, 1], to uint8 (H, W, 3) or (B, H, W, 3)."""
-    bytes_ = image.detach().float().clamp(-1, 1).add_(1).mul_(127.5).round_().to(torch.uint8)
-    return bytes_.movedim(-3, -1).contiguous().cpu().numpy()
+    return to_levels(image).round_().to(torch.uint8).movedim(-3, -1).contiguous().cpu().numpy()
+
+
+def to_levels(image: torch.Tensor) -> torch.Tensor:
+    """Float of any shape, clamped to [-1, 1], to float in [0, 255], not rounded: for what is resampled before it is."""
+    return image.detach().float().clamp(-1, 1).add_(1).mul_(127.5)
