@@ -1,6 +1,7 @@
 """A model on disk: a folder of safetensors and a JSON header, kind "base" or "style".
 
-A base holds g with f, and where it has them D, E, stage II's extrinsic path and its intrinsic prior. A style holds its
+A base holds g with f, and where it has them g's D, E, stage II's extrinsic path, all else that stage III goes on from
+(the part `pretrain`) and its intrinsic prior. A style holds its
 extrinsic path, codes, samplers and thumbnails of its exemplars, and names its base by hash. Folders are written whole
 or not at all; every part is checked against the header's sha256 the first time a process reads it, in the cache the
 first time any does. Tensors may be stored in half precision; they are float32 in memory.
@@ -39,11 +40,12 @@ from dualstylegan.networks.encoder import PSPEncoder
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
+from dualstylegan.stage_two import StageTwo
 
 FORMAT = 1
 HEADER = "header.json"
 VERIFIED = ".verified.json"  # {part: [size, mtime_ns, sha256]} of those found whole
-BASE_PARTS = ("generator", "discriminator", "encoder", "encoder_wplus", "extrinsic", "prior")
+BASE_PARTS = ("generator", "discriminator", "encoder", "encoder_wplus", "extrinsic", "pretrain", "prior")
 STYLE_PARTS = ("extrinsic", "codes", "samplers", "thumbnails")
 THUMBNAIL_PX = 256
 
@@ -165,8 +167,9 @@ def _for_disk(tensors: Mapping[str, Tensor], half: bool) -> State:
     stored = {}
     for key, tensor in tensors.items():
         tensor = tensor.detach().cpu()
-        # vectors cost nothing and hold what is small or large: biases, norms
-        if half and tensor.dtype == torch.float32 and tensor.ndim >= 2 and tensor.abs().max() < 6e4:
+        # vectors cost nothing and hold what is small or large: biases, norms; an optimiser's squares would underflow
+        is_weight = tensor.ndim >= 2 and not key.endswith((".exp_avg", ".exp_avg_sq"))
+        if half and is_weight and tensor.dtype == torch.float32 and tensor.abs().max() < 6e4:
             tensor = tensor.to(torch.float16)
         alone = tensor.untyped_storage().nbytes() == tensor.nbytes  # safetensors takes no two views of one storage
         stored[key] = tensor.contiguous() if alone else tensor.clone(memory_format=torch.contiguous_format)
@@ -365,7 +368,9 @@ def _read_prior(header: Header, tensors: State) -> Prior:
 class Base:
     """A face generator and what was trained with it. Networks are in evaluation mode, on the CPU.
 
-    `extrinsic` is the state of stage II's extrinsic path, for `DualStyleGAN.load_extrinsic_state`.
+    `discriminator` is the one trained with g, from which g is fine-tuned. `extrinsic` is the state of stage II's
+    extrinsic path, averaged, for `DualStyleGAN.load_extrinsic_state`; `pretrain` is what stage III needs beside it.
+    Without that, or with its moments emptied to save room, stage III starts from the average and fresh optimisers.
     """
 
     header: Header
@@ -376,6 +381,7 @@ class Base:
     prior: Prior | None = None
     encoder_wplus: nn.Module | None = None
     folder: Path | None = None
+    pretrain: StageTwo | None = None
 
     @property
     def name(self) -> str:
@@ -424,6 +430,7 @@ def load_base(
 
     channels = _channels(header)
     generator = _build(lambda: _new_generator(header), read_part(folder, "generator", header), str(folder))
+    pretrain = part("pretrain")
     return Base(
         header,
         generator,
@@ -433,6 +440,7 @@ def load_base(
         _read_prior(header, part("prior") or {}) if parts is None or "prior" in parts else None,
         network("encoder_wplus", lambda: _new_encoder(header["encoder_wplus"], header)),
         folder,
+        None if pretrain is None else StageTwo.of(pretrain),
     )
 
 
@@ -466,6 +474,8 @@ def save_base(folder: str | Path, base: Base, *, half: Iterable[str] = ()) -> Pa
         parts["discriminator"] = base.discriminator.state_dict()
     if base.extrinsic is not None:
         parts["extrinsic"] = base.extrinsic
+    if base.pretrain is not None:
+        parts["pretrain"] = base.pretrain.tensors()
     prior = base.prior or GaussianPrior()
     header["prior"] = prior.settings()
     if prior.tensors():

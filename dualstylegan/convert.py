@@ -127,7 +127,7 @@ def pull_base(
 ) -> Path:
     """Fetch a base of the zoo with its discriminator, encoder and stage II; returns its folder in the cache.
 
-    The downloads stay: training starts from more of them than a bundle holds.
+    Of stage II it holds all that stage III goes on from: weights as trained and averaged, D, and Adam's moments.
     """
     here = zoo.find_base(name)
     if here is not None:
@@ -140,14 +140,18 @@ def pull_base(
         here = zoo.find_base(name)
         if here is not None:
             return here
-        released = load_pretrained(files["generator"])
+        released, pretrained = load_pretrained(files["generator"]), load_pretrained(files["pretrained"])
+        stage_two = pretrained.stage_two
+        if stage_two and not (stage_two.extrinsic_moments and stage_two.discriminator_moments) and notify:
+            notify(f"{files['pretrained'].name}: optimisers that do not fit the networks; stage III starts fresh ones")
         base = Base(
             {"name": name, "licence": known.licence, "source": f"https://huggingface.co/{zoo.HUB} ({zoo.REVISION})"},
             released.generator,
             released.discriminator,
             load_encoder(files["encoder"], space="z+"),
-            load_pretrained(files["pretrained"]).extrinsic,
+            pretrained.extrinsic,
             GaussianPrior(),
+            pretrain=stage_two,
         )
         return save_base(target, base)
 

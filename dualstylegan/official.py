@@ -15,7 +15,7 @@ import codecs
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from dualstylegan.networks.lpips import LPIPS
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
 from dualstylegan.networks.vgg import VGG16Features, VGG19Features
+from dualstylegan.stage_two import StageTwo, moments_by_name
 
 # Our names to the release's, as (pattern, replacement), tried in order; the first that matches the whole name is used.
 GENERATOR_NAMES = [
@@ -104,7 +105,8 @@ class Pretrained:
     """What a training checkpoint holds: `generator-pretrain.pt`, or `stylegan2-ffhq-config-f.pt` (g and d alone).
 
     `generator` is the averaged g. `extrinsic` (averaged) and `live_extrinsic` (as trained) are states of
-    DualStyleGAN.load_extrinsic_state. `optimizers` {"g": ..., "d": ...} are Adam's state dicts as found.
+    DualStyleGAN.load_extrinsic_state. `optimizers` {"g": ..., "d": ...} are Adam's state dicts as found; `stage_two`
+    has their moments by our names, each empty where it does not fit, and all else that stage III goes on from.
     """
 
     generator: Generator
@@ -113,6 +115,7 @@ class Pretrained:
     live_extrinsic: dict[str, Tensor] | None = None
     optimizers: dict[str, dict[str, Any]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    stage_two: StageTwo | None = None
 
 
 def load_generator(path: str | Path) -> DualStyleGAN:
@@ -134,13 +137,26 @@ def load_pretrained(path: str | Path) -> Pretrained:
 
     model = _dual_style_gan(averaged, path)
     live = _dual_style_gan(_entry(checkpoint, "g", path), path) if "g" in checkpoint else None
+    optimizers = {name: checkpoint[f"{name}_optim"] for name in ("g", "d") if f"{name}_optim" in checkpoint}
+    stage_two = None
+    if discriminator is not None:
+        # the release's Adam got the blocks and T_c first, then T_s
+        g_order = sorted(averaged, key=lambda name: not name.startswith("res."))
+        d, d_order = list(discriminator.named_parameters()), checkpoint["d"]
+        stage_two = StageTwo(
+            discriminator.state_dict(),
+            None if live is None else live.extrinsic_state(),
+            _moments(optimizers.get("g"), model.extrinsic_parameters(), EXTRINSIC_NAMES, g_order),
+            _moments(optimizers.get("d"), d, DISCRIMINATOR_NAMES, d_order),
+        )
     return Pretrained(
         generator=model.generator,
         discriminator=discriminator,
         extrinsic=model.extrinsic_state(),
         live_extrinsic=None if live is None else live.extrinsic_state(),
-        optimizers={name: checkpoint[f"{name}_optim"] for name in ("g", "d") if f"{name}_optim" in checkpoint},
+        optimizers=optimizers,
         settings=vars(checkpoint["args"]) if isinstance(checkpoint.get("args"), argparse.Namespace) else {},
+        stage_two=stage_two,
     )
 
 
@@ -352,6 +368,20 @@ def _discriminator(tensors: Mapping[str, Tensor], path: Path) -> Discriminator:
     with torch.device("meta"):
         discriminator = _checked(path, lambda: Discriminator(size, channels=channels))
     return _filled(discriminator, tensors, DISCRIMINATOR_NAMES, path)
+
+
+def _moments(
+    optimizer: Mapping[str, Any] | None,
+    parameters: Iterable[tuple[str, Tensor]],
+    names: list[tuple],
+    order: Iterable[str],
+) -> dict[str, Tensor]:
+    """Adam's moments by our names. `order` is the release's tensors, in the order its optimiser got the parameters."""
+    ours = {_theirs(name, names): (name, parameter) for name, parameter in parameters}
+    try:
+        return moments_by_name((ours[name] for name in order if name in ours), optimizer)
+    except (AttributeError, KeyError, TypeError, ValueError):  # no optimiser, or another one than Adam
+        return {}
 
 
 def _checked(path: Path, build):

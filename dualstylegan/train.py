@@ -30,6 +30,7 @@ from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
 from dualstylegan.recipe import Adversarial, BaseTraining, Recipe, dump_recipe, resolve_batch
 from dualstylegan.refine import read_distances, read_refined, refine_codes, refinement_grid
+from dualstylegan.stage_two import StageTwo, moments_by_name
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.augment import AdaptiveAugmentation
 from dualstylegan.training.base import SHOWN, BaseStage, grow, photo_codes
@@ -331,9 +332,10 @@ class Training:
         self._seed("transfer")
         settings, device = self.recipe.transfer, self.processes.device
         _, intrinsic, extrinsic = self.codes
+        before = self.base.pretrain
         stage = TransferStage(
-            self.base.dualstyle().to(device),
-            self._adversary(settings),
+            self.base.dualstyle().to(device),  # averaged: so the average of stage III begins with that of stage II
+            self._adversary(settings, before and before.discriminator),
             self._pictures(self.base.generator.size, flip=self.recipe.data.flip),
             intrinsic,
             extrinsic,
@@ -344,6 +346,8 @@ class Training:
             share=self._share(settings, "transfer"),
             processes=self.processes,
         )
+        if before is not None:
+            stage.go_on_from(before)
         yield from self._train(stage)
 
     def refine(self) -> Iterator[Event]:
@@ -401,12 +405,27 @@ class Training:
             made = save_style(self.folder.style, self._style())
         else:
             base = self.base
-            snapshot = self.folder.snapshot("pretrain", self.from_step)
-            discriminator = Discriminator(base.generator.size, channels=base.generator.channels)
-            discriminator.load_state_dict(snapshot["discriminator"])
-            base.extrinsic, base.discriminator = snapshot["extrinsic"], discriminator
+            base.extrinsic = self.folder.snapshot("pretrain", self.from_step)["extrinsic"]
+            base.pretrain = self._stage_two()
             made = save_base(self.folder.base, base)
         yield Event("done", "train", stage="bundle", output=str(made))
+
+    def _stage_two(self) -> StageTwo:
+        """What stage III goes on from: all of it at a step with a checkpoint, else the snapshot's D alone."""
+        step = self.from_step or self.folder.snapshot_steps("pretrain")[-1]
+        checkpoint = self.folder.checkpoint_at("pretrain", step)
+        if checkpoint is None:
+            return StageTwo(self.folder.snapshot("pretrain", step)["discriminator"])
+        stage, optimizers = checkpoint.state["stage"], checkpoint.state["optimizers"]
+        g = self.base.generator
+        discriminator = Discriminator(g.size, channels=g.channels)
+        return StageTwo(
+            stage["adversary"]["network"],
+            stage["extrinsic"],
+            moments_by_name(DualStyleGAN(g).extrinsic_parameters(), optimizers["generator"]),
+            moments_by_name(discriminator.named_parameters(), optimizers["discriminator"]),
+            stage["path_mean"],
+        )
 
     def _style(self) -> Style:
         recipe, base = self.recipe, self.base
@@ -508,12 +527,14 @@ class Training:
         prepared = read_prepared(self.folder.stage("data"))
         return Portraits(prepared.held_out or prepared.training, size, device=self.processes.device).first(SHOWN)
 
-    def _adversary(self, settings: Adversarial) -> Adversary:
-        """The base's discriminator, or a fresh one where it has none."""
+    def _adversary(self, settings: Adversarial, state: dict[str, torch.Tensor] | None = None) -> Adversary:
+        """A discriminator with the weights `state`, else the one trained with g, else a fresh one."""
         base = self.base
         discriminator = Discriminator(base.generator.size, channels=base.generator.channels)
-        if base.discriminator is not None:
-            discriminator.load_state_dict(base.discriminator.state_dict())
+        if state is None and base.discriminator is not None:
+            state = base.discriminator.state_dict()
+        if state is not None:
+            discriminator.load_state_dict(state)
         return Adversary(
             discriminator.to(self.processes.device),
             lr=settings.lr,

@@ -12,6 +12,8 @@ from dualstylegan.bundle import load_base, load_style, read_header, save_style
 from dualstylegan.convert import import_style, pull_base, pull_style
 from dualstylegan.errors import DownloadError, OfflineError, UsageError
 from dualstylegan.networks.small_encoder import SmallEncoder
+from dualstylegan.networks.stylegan2 import Discriminator
+from dualstylegan.stage_two import StageTwo
 
 
 @pytest.fixture(autouse=True)
@@ -254,12 +256,17 @@ def test_the_base_comes_with_all_that_training_starts_from(downloads, release, m
 
     class Released:
         generator = model.generator
-        discriminator = None
+        discriminator = Discriminator(model.size, channels=model.generator.channels)
         extrinsic = model.extrinsic_state()
+        stage_two = StageTwo({"logit.bias": torch.ones(1)}, {name: t + 1 for name, t in extrinsic.items()})
 
     monkeypatch.setattr(convert, "load_pretrained", lambda path: Released)
-    pull_base("ffhq")
+    told = []
+    pull_base("ffhq", notify=told.append)
     base = load_base("ffhq")
+    assert set(base.pretrain.extrinsic) == set(base.extrinsic) and set(base.pretrain.discriminator) == {"logit.bias"}
+    assert base.discriminator is not None  # fine-tuning starts from g's own
+    assert [line for line in told if "optimisers that do not fit" in line]
     assert set(base.extrinsic) == set(Released.extrinsic)
     assert base.header["prior"] == {"type": "z"}
     assert downloads == [("ffhq", "generator"), ("ffhq", "encoder"), ("ffhq", "pretrained")]

@@ -119,6 +119,37 @@ def test_a_training_checkpoint_gives_all_it_holds(tmp_path, model):
     assert torch.equal(pretrained.discriminator(images), discriminator(images))
 
 
+def test_optimisers_of_a_training_checkpoint_are_known_by_our_names_where_they_fit(tmp_path, model):
+    discriminator, live = Discriminator(64, channels=NARROW), model_tensors(model)
+    d = {_theirs(name, DISCRIMINATOR_NAMES): tensor for name, tensor in discriminator.state_dict().items()}
+
+    def trained(parameters):
+        """An Adam whose first moment of the n-th parameter is n."""
+        adam = torch.optim.Adam(parameters)
+        for n, p in enumerate(parameters):
+            adam.state[p] = {"step": torch.tensor(7.0), "exp_avg": torch.full_like(p, n), "exp_avg_sq": p.square()}
+        return adam.state_dict()
+
+    path = tmp_path / "generator-pretrain.pt"
+    by_name = {_theirs(name, EXTRINSIC_NAMES): (name, p) for name, p in model.extrinsic_parameters()}
+    order = [key for group in ("res.", "style.") for key in live if key.startswith(group)]
+    checkpoint = {
+        "g": live,
+        "d": d,
+        "g_ema": live,
+        "g_optim": trained([by_name[key][1] for key in order]),
+        "d_optim": trained(list(discriminator.parameters())[1:]),  # one is missing
+    }
+    torch.save(checkpoint, path)
+    found = load_pretrained(path).stage_two
+    assert found.discriminator_moments == {}
+    for n, key in enumerate(order):
+        name, p = by_name[key]
+        assert (found.extrinsic_moments[f"{name}.exp_avg"] == n).all(), name
+        assert torch.equal(found.extrinsic_moments[f"{name}.exp_avg_sq"], p.square())
+        assert found.extrinsic_moments[f"{name}.step"] == 7
+
+
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_a_plain_stylegan2_checkpoint_gives_g_and_d(tmp_path, model, zipped):
     path = tmp_path / "stylegan2-ffhq-config-f.pt"

@@ -19,7 +19,7 @@ from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
 from dualstylegan.recipe import Transfer, load_recipe
-from dualstylegan.train import train
+from dualstylegan.train import Training, train
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.base import grow
 from dualstylegan.training.intrinsic import cross
@@ -71,6 +71,48 @@ def test_a_base_run_leaves_everything_that_styles_start_from(trained):
     assert base.discriminator is not None and base.encoder is not None and base.extrinsic
     assert base.sample_intrinsic(3).shape == (3, 8, 16)
     assert base.header["prior"]["type"] == "codes"
+
+
+def test_a_base_keeps_gs_own_discriminator_beside_stage_twos_end(trained):
+    base, run = load_base(trained / "base"), RunFolder(trained / "base")
+    own, end = run.snapshot("base2")["adversary"]["network"], run.last_checkpoint("pretrain").state
+    assert all(torch.equal(tensor, own[name]) for name, tensor in base.discriminator.state_dict().items())
+    kept = base.pretrain
+    for ours, saved in (
+        (kept.discriminator, end["stage"]["adversary"]["network"]),
+        (kept.extrinsic, end["stage"]["extrinsic"]),
+    ):
+        assert all(torch.equal(ours[name], tensor) for name, tensor in saved.items())
+    assert any(not torch.equal(tensor, own[name]) for name, tensor in kept.discriminator.items())
+    assert kept.path_mean == pytest.approx(end["stage"]["path_mean"]) != 0  # float32 on disk
+
+
+@pytest.mark.parametrize("has_pretrain", [True, False])
+def test_stage_three_goes_on_where_stage_two_stopped_if_the_base_says_where(trained, has_pretrain):
+    training = Training(load_recipe(trained / "style.toml"), RunFolder(trained / "style"), Processes(cpu=True))
+    begun, base = [], training.base
+    before, average = base.pretrain, {name: tensor.clone() for name, tensor in base.extrinsic.items()}
+    if not has_pretrain:
+        base.pretrain = None
+    training._train = lambda stage: begun.append(stage) or ()
+    list(training.transfer())
+    (stage,) = begun
+
+    d = before.discriminator if has_pretrain else base.discriminator.state_dict()
+    assert all(torch.equal(tensor, d[name]) for name, tensor in stage.adversary.network.state_dict().items())
+    live = before.extrinsic if has_pretrain else average
+    assert all(torch.equal(tensor, live[name]) for name, tensor in stage.model.extrinsic_state().items())
+    assert all(torch.equal(tensor, average[name]) for name, tensor in stage.average.state_dict().items())
+    assert stage.path.mean == (before.path_mean if has_pretrain else 0)
+    moments = (
+        (stage.optimizer, stage.model.extrinsic_parameters(), before.extrinsic_moments),
+        (stage.adversary.optimizer, stage.adversary.network.named_parameters(), before.discriminator_moments),
+    )
+    for optimizer, named, known in moments:
+        assert bool(optimizer.state) == has_pretrain
+        for name, parameter in named if has_pretrain else ():
+            for key, tensor in optimizer.state[parameter].items():
+                assert torch.equal(tensor, known[f"{name}.{key}"]), (name, key)
 
 
 def test_a_style_run_leaves_codes_in_the_order_of_names_and_refined_ones(trained):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Adversarial
+from dualstylegan.stage_two import StageTwo, restore_moments
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.ema import Average, decay_over
 from dualstylegan.training.loop import Batch, Phase, adam
@@ -89,6 +90,15 @@ class ExtrinsicStage:
         self.average.update()
         self.path.after(self.processes)
         return self.adversary.after()
+
+    def go_on_from(self, before: StageTwo) -> None:
+        """Take up live weights, moments and path mean where `before` left them. The average stays what it is."""
+        if before.extrinsic is not None:
+            self.model.load_extrinsic_state(before.extrinsic)
+        self.path.mean = before.path_mean
+        restore_moments(self.optimizer, self.average.names, before.extrinsic_moments)
+        names = [name for name, _ in self.adversary.network.named_parameters()]
+        restore_moments(self.adversary.optimizer, names, before.discriminator_moments)
 
     # What is kept
 
