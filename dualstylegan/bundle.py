@@ -1,10 +1,10 @@
 """A model on disk: a folder of safetensors and a JSON header, kind "base" or "style".
 
 A base holds g with f, and where it has them g's D, E, stage II's extrinsic path, all else that stage III goes on from
-(the part `pretrain`) and its intrinsic prior. A style holds its
-extrinsic path, codes, samplers and thumbnails of its exemplars, and names its base by hash. Folders are written whole
-or not at all; every part is checked against the header's sha256 the first time a process reads it, in the cache the
-first time any does. Tensors may be stored in half precision; they are float32 in memory.
+(the part `pretrain`) and its intrinsic prior. A style holds its extrinsic path, codes, samplers and thumbnails of its
+exemplars, and names its base by hash. Folders are written whole or not at all; every part is checked against the
+header's sha256 the first time a process reads it, in the cache the first time any does. Tensors may be stored in half
+precision; they are float32 in memory.
 """
 
 from __future__ import annotations

@@ -25,13 +25,7 @@ from dualstylegan.training.run import RunFolder
 
 LAUNCHER = Path(shutil.which("accelerate") or Path(sys.executable).with_name("accelerate"))
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -21,14 +21,7 @@ from dualstylegan.recipe import Samplers
 from dualstylegan.sample import Sampling, blend_grid, blend_loop
 from dualstylegan.training.samplers import covered_exemplars, nearest, part_of, train_sampler, train_samplers
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small are slower in two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Sampling networks
