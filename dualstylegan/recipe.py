@@ -115,6 +115,7 @@ class BasePhase:
     identity: float = setting(0.0, at_least=0)
     adversarial: float = setting(0.0, at_least=0)
     random: float = setting(0.0, at_least=0, at_most=1)  # share of the batch drawn from the intrinsic prior
+    jitter: float = setting(0.0, at_least=0, at_most=0.2)  # how far photos are turned (radians), scaled and moved
     discriminator_lr: float = setting(0.002, above=0)
 
 

@@ -213,7 +213,8 @@ class Training:
                 generator=generator,
                 encoder=encoder,
                 adversary=adversary,
-                photos=self._pictures(phase.size, flip=self.recipe.data.flip),
+                # what is turned a little is turned at full size: less blur
+                photos=self._pictures(settings.size if phase.jitter else phase.size, flip=self.recipe.data.flip),
                 shown=self._shown(phase.size),
                 perception=self.perception,
                 share=share,

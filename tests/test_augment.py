@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dualstylegan.training.augment import AdaptiveAugmentation, augment
+from dualstylegan.training.augment import AdaptiveAugmentation, augment, jitter
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -46,6 +46,19 @@ def test_torchs_own_generator_is_used_without_one(images):
 def test_pictures_of_a_batch_are_transformed_differently(images):
     results = augment(images[:1].expand(8, -1, -1, -1), 0.8, seeded())
     assert all(not torch.equal(results[0], other) for other in results[1:])
+
+
+def test_jitter_moves_pictures_a_little_each_its_own_way(images):
+    torch.manual_seed(6)
+    moved = jitter(images[:1].repeat(8, 1, 1, 1), 0.03, 32)
+    off = (moved - images[:1]).abs().mean(dim=(1, 2, 3))
+    assert off.min() > 0.005 and off.max() < 0.3  # about a pixel of pictures that change by 2 over 8 px
+    assert len({round(float(one), 5) for one in off}) == 8
+
+
+def test_without_jitter_a_picture_is_only_shrunk(images):
+    assert torch.equal(jitter(images, 0.0, 32), images)
+    assert torch.allclose(jitter(images, 0.0, 16), torch.nn.functional.avg_pool2d(images, 2))
 
 
 def test_gradients_reach_the_pictures_and_their_gradients(images):

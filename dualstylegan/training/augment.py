@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from dualstylegan.training.portraits import resized
+
 EVERY = 4  # steps whose logits are averaged before p moves
 
 
@@ -76,6 +78,22 @@ def augment(images: Tensor, p: float, generator: torch.Generator | None = None) 
         return _recolour(_warp(images.float(), geometry), colour.to(images.device))
 
 
+def jitter(images: Tensor, amount: float, size: int) -> Tensor:
+    """Images (B, 3, S, S), each turned (radians), scaled and, half as far, moved by about `amount`; then `size` px.
+
+    For what is to be reproduced, not judged: aligned faces differ this much by their landmarks' errors alone.
+    """
+    if amount > 0:
+        batch, middle = len(images), torch.full((len(images),), (images.shape[-1] - 1) / 2)
+        zoom = 1 + torch.randn(batch) * amount
+        moved = torch.randn(2, batch) * (amount / 2 * images.shape[-1])
+        about = _translate(*moved) @ _scale(zoom, zoom) @ _rotate(torch.randn(batch) * amount)
+        with torch.autocast(images.device.type, enabled=False):
+            matrix = _translate(middle, middle) @ about @ _translate(-middle, -middle)
+            images = _warp(images.float(), matrix, "bicubic").clamp(-1, 1)
+    return resized(images, size)
+
+
 class _Chance:
     """Random numbers of a batch. With probability 1 - p a sample gets the value that changes nothing."""
 
@@ -126,12 +144,12 @@ def _geometry(chance: _Chance, size: int) -> Tensor:
     return _translate(middle, middle) @ matrix @ _translate(-middle, -middle)
 
 
-def _warp(images: Tensor, matrix: Tensor) -> Tensor:
+def _warp(images: Tensor, matrix: Tensor, mode: str = "bilinear") -> Tensor:
     from kornia.geometry.transform import warp_affine
 
     size = tuple(images.shape[-2:])
     matrix = matrix[:, :2].to(images.device)
-    warped = warp_affine(images, matrix, size, mode="bilinear", padding_mode="reflection", align_corners=False)
+    warped = warp_affine(images, matrix, size, mode=mode, padding_mode="reflection", align_corners=False)
     return warped.contiguous(memory_format=torch.channels_last)
 
 

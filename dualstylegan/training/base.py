@@ -22,6 +22,7 @@ from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import BasePhase, BaseTraining
 from dualstylegan.training.adversary import Adversary
+from dualstylegan.training.augment import jitter
 from dualstylegan.training.data import Portraits
 from dualstylegan.training.ema import Average, decay_for
 from dualstylegan.training.intrinsic import cross, encode
@@ -30,6 +31,7 @@ from dualstylegan.training.losses import identity_loss, perceptual_loss
 from dualstylegan.training.portraits import resized
 
 SHOWN = 8  # photos in a grid
+JUDGED = {"relu2_1": 1.0, "relu3_1": 1.0}  # relu1_1 says little that L1 does not, and costs more than both
 RAMP = 0.05  # early on, the average reaches back over this share of the images seen: Karras et al. 2020 (ADA)
 
 
@@ -61,14 +63,15 @@ class BaseStage:
         networks = {"generator": generator.requires_grad_(False), "encoder": encoder.requires_grad_(False)}
         named = [(f"{part}.{name}", p) for part, net in networks.items() for name, p in net.named_parameters()]
         self.average = Average(named)
-        self.optimizer = adam([p for _, p in named], phase.lr)
+        # Momentum steadies a reconstruction; against an adversary it lags behind.
+        self.optimizer = adam([p for _, p in named], phase.lr, momentum=0.0 if phase.adversarial else 0.9)
         self.phases = [Phase("reconstruct", 1, self.optimizer, self._draw, self._reconstruct)]
         if phase.adversarial:
             self.phases = adversary.phases(self._draw, self._fakes) + self.phases
         self.shown = shown
 
     def _draw(self, step: int) -> Batch:
-        return {"real": self.photos.next(self.per_process)}
+        return {"real": jitter(self.photos.next(self.per_process), self.phase.jitter, self.phase.size)}
 
     def _codes(self, photos: Tensor) -> Tensor:
         """Codes (B, rows, dim) in Z+ of photos, for as many rows as the generator of this size has."""
@@ -112,9 +115,8 @@ class BaseStage:
 
         terms = {"l1": phase.l1 * (images - targets).abs().mean()}
         if phase.perceptual:
-            features, wanted = self.perception.features(images), self._features(targets)
-            weights = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 1.0)
-            terms["perceptual"] = phase.perceptual * perceptual_loss(features, wanted, weights).mean()
+            features, wanted = self.perception.features(images, tuple(JUDGED)), self._features(targets)
+            terms["perceptual"] = phase.perceptual * perceptual_loss(features, wanted, JUDGED).mean()
         if phase.identity:
             with torch.no_grad():
                 identities = self.perception.identity(targets)
@@ -133,7 +135,7 @@ class BaseStage:
 
     @torch.no_grad()
     def _features(self, photos: Tensor) -> dict[str, Tensor]:
-        return self.perception.features(photos)
+        return self.perception.features(photos, tuple(JUDGED))
 
     def after(self, step: int) -> dict[str, float]:
         self.images += self.batch
