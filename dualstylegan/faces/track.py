@@ -6,14 +6,34 @@ Frames are uint8 (H, W, 3) RGB, upright, and come in order; points are (x, y) in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
-from dualstylegan.faces.face import Face
-from dualstylegan.faces.find import Detector, FaceEmbedder
+from dualstylegan.errors import UsageError
+from dualstylegan.faces.cuts import CutFinder
+from dualstylegan.faces.face import Face, transform
+from dualstylegan.faces.find import DUPLICATE_OVERLAP, Detector, FaceEmbedder
+from dualstylegan.faces.motion import face_motion
+from dualstylegan.networks.identity import SAME_PERSON_DISTANCE
 
-DETECT_EVERY = 5  # frames
+DETECT_EVERY = 5  # frames; measured: every frame is no steadier, and costs three times as much
+
+SURE = 0.97  # score of a detection that is believed at once; others wait for a second sighting
+SAME_LOOK = 0.8  # correlation of a followed face's pixels with those of the frame before, at least
+STRAY = 0.12  # of the crop's side: landmarks that leave the pixels' motion so far have lost the face
+HOLD = 0.1  # part by which the landmarks draw the place to look at, whose trembling would be theirs again
+
+GAP = 10  # frames a lost face is expected back where it was going, and shown there by the smoother
+SEARCH_EVERY = 2  # frames, while it is
+MEMORY = 75  # frames for which it is known again by who it is
+MOST_MISSES = 4  # detections that do not show a face which is being followed; then it is no face
+
+# Of a detection and a track: how far they may lie apart, in sides of the track's crop, and how much one may be larger
+REACH, REACH_PER_FRAME, MOST_REACH = 0.25, 0.08, 1.0
+MOST_GROWTH = 0.5  # natural logarithm
+IMPOSSIBLE = 1e6
 
 
 @dataclass
@@ -35,7 +55,7 @@ class TrackedFace:
 
 @dataclass
 class FrameFaces:
-    """The faces of frame `index`. `cut`: a new shot begins with this frame."""
+    """The faces of frame `index`, those pasted last at the end. `cut`: a new shot begins with this frame."""
 
     index: int
     faces: list[TrackedFace] = field(default_factory=list)
@@ -43,7 +63,13 @@ class FrameFaces:
 
 
 class FaceTracker:
-    """Follows the faces of one film. `track` takes its frames in order, as many at a time as one likes."""
+    """Follows the faces of one film. `track` takes its frames in order, as many at a time as one likes.
+
+    Every `detect_every` frames, after a cut and whenever a face is lost or doubtful, the detector looks at the whole
+    frame. In between each face is followed by the motion of its own pixels, and a detector that has `follow` places its
+    landmarks there. Detections go to tracks by place and size (Hungarian assignment), and by who they are wherever
+    that leaves a doubt.
+    """
 
     def __init__(
         self,
@@ -53,8 +79,309 @@ class FaceTracker:
         embedder: FaceEmbedder | None = None,
         choose: Callable[[Sequence[Face]], list[Face]] | None = None,
     ):
-        """`choose` picks those of a frame's faces that are wanted, as Stylizer.choose does."""
+        """`embedder` tells people apart; without one only their places do. `choose` picks those of a frame's faces that
+        are wanted, as Stylizer.choose does; who is picked stays so to the end of the track. Raises UsageError for a
+        `detect_every` below 1."""
+        if detect_every < 1:
+            raise UsageError(f"Faces cannot be looked for every {detect_every} frames: 1 is every frame.")
+        self.detector = detector
+        self.detect_every = detect_every
+        self.embedder = embedder
+        self.choose = choose
+        self.cuts = 0
+        self.detections = 0  # frames that the detector has looked at
+        self._confirmed: set[int] = set()
+        self._chosen: set[int] = set()
+        self._cut_finder = CutFinder()
+        self._tracks: list[_Track] = []
+        self._begun = 0
+        self._index = 0
+        self._shot = 0  # index of the shot's first frame
+        self._before: np.ndarray | None = None
+
+    @property
+    def people(self) -> int:
+        """How many tracks there have been, those left out that turned out to be no faces."""
+        return len(self._confirmed)
 
     def track(self, frames: Sequence[np.ndarray]) -> list[FrameFaces]:
         """The faces of the next frames, one entry a frame."""
-        raise NotImplementedError
+        frames = list(frames)
+        cuts = self._cut_finder.find(frames)
+        same = [
+            before is not None and not cut and before.shape == frame.shape and np.array_equal(before, frame)
+            for before, frame, cut in zip([self._before, *frames], frames, cuts, strict=False)
+        ]
+        detected = self._detect_due(frames, cuts, same)
+        results = []
+        for number, frame in enumerate(frames):
+            if cuts[number]:
+                self._begin_shot()
+            if same[number]:
+                self._stand_still()
+            else:
+                self._advance(frame, detected.get(number))
+            results.append(FrameFaces(self._index, self._shown(), cuts[number]))
+            self._before = frame
+            self._index += 1
+        return results
+
+    def _detect_due(self, frames: list[np.ndarray], cuts: list[bool], same: list[bool]) -> dict[int, list[Face]]:
+        """What the detector finds in those of the frames whose turn it is, all at once."""
+        due, shot = [], self._shot
+        for number, cut in enumerate(cuts):
+            shot = self._index + number if cut else shot
+            if (self._index + number - shot) % self.detect_every == 0 and not same[number]:
+                due.append(number)
+        return dict(zip(due, self._find([frames[number] for number in due]), strict=True))
+
+    def _find(self, frames: list[np.ndarray]) -> list[list[Face]]:
+        self.detections += len(frames)
+        return self.detector.find(frames) if frames else []
+
+    def _begin_shot(self) -> None:
+        self.cuts += 1
+        self._shot = self._index
+        self._tracks = []
+        self._chosen = set()
+        self._before = None
+
+    def _stand_still(self) -> None:
+        """The frame is the one before, to the last bit: so is what is known about it."""
+        for track in self._tracks:
+            track.motion = np.eye(3) if track.is_seen else None
+
+    def _advance(self, frame: np.ndarray, found: list[Face] | None) -> None:
+        for track in self._tracks:
+            self._follow(track, frame)
+        self._part_doubles(frame)
+        if found is None and any(track.is_doubtful for track in self._tracks):
+            (found,) = self._find([frame])
+        if found is not None:
+            self._assign(frame, found)
+        height, width = frame.shape[:2]
+        self._tracks = [track for track in self._tracks if track.is_alive(width, height)]
+        self._confirmed.update(track.number for track in self._tracks if track.confirmed)
+
+    def _follow(self, track: _Track, frame: np.ndarray) -> None:
+        """Moves the track to this frame: by its pixels where they are still seen, else as it was going."""
+        moved = self._motion_of(track, frame) if track.is_seen else None
+        points = None if moved is None else self._landmarks_of(track, frame, moved)
+        if points is None:
+            track.lose()
+        else:
+            track.move(points, moved)
+
+    def _motion_of(self, track: _Track, frame: np.ndarray) -> np.ndarray | None:
+        if self._before is None or self._before.shape != frame.shape:
+            return None
+        for guess in (track.velocity, np.eye(3)):
+            motion = face_motion(self._before, frame, track.face.crop_from_photo, guess)
+            if motion.agreement >= SAME_LOOK:
+                return motion.matrix
+        return None
+
+    def _landmarks_of(self, track: _Track, frame: np.ndarray, moved: np.ndarray) -> np.ndarray | None:
+        """The landmarks in this frame; None where there is no face, or another one."""
+        expected = transform(moved, track.anchor)
+        if not hasattr(self.detector, "follow"):
+            return transform(moved, track.face.points.astype(np.float64))
+        (points,) = self.detector.follow(frame, [expected])
+        if points is None or _distance(points, expected) > STRAY * track.face.crop_side_px:
+            return None
+        return points
+
+    def _part_doubles(self, frame: np.ndarray) -> None:
+        """Where two tracks are on one face, the one whose face it is not loses it."""
+        seen = [track for track in self._tracks if track.is_seen]
+        for number, one in enumerate(seen):
+            for other in seen[number + 1 :]:
+                if one.is_seen and other.is_seen and _overlap(one.face.box, other.face.box) > DUPLICATE_OVERLAP:
+                    who = self._embedding(frame, one.face)
+                    wrong = max(one, other, key=lambda track: (track.strangeness(who), -track.age))
+                    wrong.lose()
+
+    def _assign(self, frame: np.ndarray, found: list[Face]) -> None:
+        """Gives each detection to a track, or begins one; what no detection shows is missed."""
+        costs = self._costs(frame, found)
+        pairs = [
+            (self._tracks[row], found[column])
+            for row, column in zip(*linear_sum_assignment(costs), strict=True)
+            if costs[row, column] < IMPOSSIBLE
+        ]
+        taken = {id(face) for _, face in pairs}
+        missed = [track for track in self._tracks if all(track is not owner for owner, _ in pairs)]
+        for track, face in pairs:
+            track.detect(face)
+        for track in missed:
+            track.miss()
+        for face in found:
+            if id(face) not in taken:
+                self._begun += 1
+                self._tracks.append(_Track(self._begun, face, self._embedding(frame, face), face.score >= SURE))
+
+    def _costs(self, frame: np.ndarray, found: list[Face]) -> np.ndarray:
+        """(tracks, detections): what it would cost to take each for each, IMPOSSIBLE where it cannot be."""
+        costs = np.full((len(self._tracks), len(found)), IMPOSSIBLE)
+        for row, track in enumerate(self._tracks):
+            costs[row] = [track.cost_of(face) for face in found]
+        possible = costs < IMPOSSIBLE
+        for column, face in enumerate(found):
+            rivals = [row for row in np.flatnonzero(possible[:, column])]
+            near = [row for row in rivals if self._tracks[row].is_seen]
+            if len(rivals) == 1 and near and possible[near[0]].sum() == 1:
+                continue  # only one can be meant, and it was not out of sight
+            who = self._embedding(frame, face) if len(self._tracks) else None
+            for row, track in enumerate(self._tracks):
+                strangeness = track.strangeness(who)
+                if not track.is_seen and strangeness > 1:
+                    costs[row, column] = IMPOSSIBLE
+                elif row in rivals:
+                    costs[row, column] += strangeness
+                elif track.is_forgotten and strangeness < 1 and who is not None:
+                    costs[row, column] = 1 + strangeness  # known again by the face alone, wherever it appears
+        return costs
+
+    def _embedding(self, frame: np.ndarray, face: Face) -> np.ndarray | None:
+        if face.embedding is None and self.embedder is not None:
+            self.embedder.embed(frame, [face])
+        return face.embedding
+
+    def _shown(self) -> list[TrackedFace]:
+        """Those present, and those expected back soon; wanted ones only, from the smallest to the largest."""
+        present = [track for track in self._tracks if track.unseen <= GAP]
+        if self.choose is not None:
+            present = self._wanted(present)
+        present.sort(key=lambda track: track.face.crop_side_px)
+        return [
+            TrackedFace(track.number, replace(track.face), track.is_seen, track.confirmed, track.motion)
+            for track in present
+        ]
+
+    def _wanted(self, present: list[_Track]) -> list[_Track]:
+        """Who was wanted once is wanted while the track lasts: two of a size do not take turns."""
+        faces = {id(track.face): track for track in present}
+        picked = [faces[id(face)] for face in self.choose([track.face for track in present])]
+        kept = [track for track in present if track.number in self._chosen]
+        room = len(picked) - len(kept)
+        for track in reversed(picked):  # the largest last, so first here
+            if room > 0 and track not in kept:
+                kept.append(track)
+                room -= 1
+        self._chosen = {track.number for track in kept}
+        return kept
+
+
+class _Track:
+    """What is known about one face: where it is, how it moves, who it is, and how long nothing was seen of it."""
+
+    def __init__(self, number: int, face: Face, embedding: np.ndarray | None, confirmed: bool):
+        self.number = number
+        self.face = face
+        self.embedding = embedding
+        self.confirmed = confirmed
+        self.anchor = face.points.astype(np.float64)  # moves with the pixels; where the landmarks are looked for
+        self.velocity = np.eye(3)  # frame to frame
+        self.motion: np.ndarray | None = None  # from the frame before, where it was measured
+        self.age = 0  # frames in which it was seen
+        self.unseen = 0  # frames in a row in which it was not
+        self.misses = 0  # detections in a row that did not show it
+
+    @property
+    def is_seen(self) -> bool:
+        return self.unseen == 0
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Too long out of sight to be expected anywhere."""
+        return self.unseen > GAP
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the detector should look now, not when it is due."""
+        lost = self.confirmed and 0 < self.unseen <= GAP and (self.unseen - 1) % SEARCH_EVERY == 0
+        return lost or not self.confirmed
+
+    def is_alive(self, width: int, height: int) -> bool:
+        if not self.confirmed:
+            return self.is_seen and self.misses == 0
+        return self.unseen <= MEMORY and (self.is_seen or self.is_forgotten or self._is_within(width, height))
+
+    def _is_within(self, width: int, height: int) -> bool:
+        x, y = _center(self.face)
+        return 0 <= x <= width and 0 <= y <= height
+
+    def move(self, points: np.ndarray, motion: np.ndarray) -> None:
+        """It was followed to this frame."""
+        self.anchor = transform(motion, self.anchor)
+        self.anchor += HOLD * (points - self.anchor)
+        self.face = Face.from_points(points, self.face.score)
+        self.velocity, self.motion = motion, motion
+        self.age += 1
+
+    def lose(self) -> None:
+        """Nothing of it was seen in this frame: it goes on as it was going, ever more slowly."""
+        if self.is_seen and self.motion is not None:
+            self._coast = transform(self.motion, _center(self.face)) - _center(self.face)
+        elif self.is_seen:
+            self._coast = np.zeros(2)
+        self.unseen += 1
+        self.motion = None
+        self.velocity = np.eye(3)
+        self._shift(self._coast)
+        self._coast = 0.95 * self._coast
+
+    def _shift(self, by: np.ndarray) -> None:
+        self.anchor = self.anchor + by
+        self.face = Face.from_points(self.face.points + by.astype(np.float32), self.face.score)
+
+    def detect(self, face: Face) -> None:
+        """The detector has shown it in this frame. Where it was followed too, that places it more steadily."""
+        strayed = _distance(face.points, self.face.points) > STRAY * self.face.crop_side_px
+        if not self.is_seen or strayed:
+            self.anchor = face.points.astype(np.float64)
+            self.face = replace(face, embedding=None)
+            self.motion = None
+        self.face.score = face.score
+        if face.embedding is not None:
+            self.embedding = face.embedding if self.embedding is None else (self.embedding + face.embedding) / 2
+        self.age += 1
+        self.unseen = self.misses = 0
+        self.confirmed = self.confirmed or self.age > 1
+
+    def miss(self) -> None:
+        """The detector looked and did not show it."""
+        self.misses += 1
+        if self.is_seen and self.misses >= MOST_MISSES:
+            self.lose()
+
+    def cost_of(self, face: Face) -> float:
+        """About 1 for as far as a detection may be from it; IMPOSSIBLE beyond."""
+        if self.is_forgotten:
+            return IMPOSSIBLE
+        reach = min(REACH + REACH_PER_FRAME * self.unseen, MOST_REACH)
+        side = self.face.crop_side_px
+        away = np.hypot(*(_center(face) - _center(self.face))) / side / reach
+        growth = abs(np.log(face.crop_side_px / side)) / MOST_GROWTH
+        apart = 1 - _overlap(face.box, self.face.box)
+        return float(away + growth + 0.5 * apart) if away <= 1 and growth <= 1 else IMPOSSIBLE
+
+    def strangeness(self, embedding: np.ndarray | None) -> float:
+        """How little this is who it is: above 1 somebody else. 0 where that is not known."""
+        if embedding is None or self.embedding is None:
+            return 0.0
+        return float(np.linalg.norm(embedding - self.embedding)) / SAME_PERSON_DISTANCE
+
+
+def _center(face: Face) -> np.ndarray:
+    return (face.box[:2] + face.box[2:]).astype(np.float64) / 2
+
+
+def _distance(points: np.ndarray, others: np.ndarray) -> float:
+    return float(np.hypot(*(points - others).T).mean())
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes."""
+    shared = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
+    return float(shared / max(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared, 1e-9))

@@ -205,7 +205,9 @@ def handheld(cast: Cast, who: int = 6, length: int = LENGTH, noise: float = 2.0)
     rng = np.random.default_rng(6)
 
     def tremor(amount: float) -> np.ndarray:
-        walk = gaussian_filter1d(rng.normal(size=length + 40), 1.3) + 3 * gaussian_filter1d(rng.normal(size=length + 40), 6)
+        walk = gaussian_filter1d(rng.normal(size=length + 40), 1.3) + 3 * gaussian_filter1d(
+            rng.normal(size=length + 40), 6
+        )
         walk = walk[20:-20]
         return amount * (walk - walk.mean()) / walk.std()
 
@@ -227,7 +229,9 @@ def exposure(cast: Cast, who: int = 8, length: int = LENGTH) -> DrawnFilm:
 def smile(cast: Cast, who: int = 9, length: int = LENGTH) -> DrawnFilm:
     """A smile that comes within 10 frames, stays and goes, twice."""
     at = np.arange(length) / length
-    amount = _ease((at - 0.1) / 0.17) - _ease((at - 0.38) / 0.17) + _ease((at - 0.62) / 0.12) - _ease((at - 0.82) / 0.12)
+    amount = (
+        _ease((at - 0.1) / 0.17) - _ease((at - 0.38) / 0.17) + _ease((at - 0.62) / 0.12) - _ease((at - 0.82) / 0.12)
+    )
     return _one_person("smile", cast, who, length, smile=amount, noise=1.5)
 
 
@@ -263,7 +267,9 @@ FILMS: dict[str, Callable[[Cast], DrawnFilm]] = {
 }
 
 
-def _one_person(name: str, cast: Cast, who: int, length: int, *, smile=0.0, noise=0.0, gain=None, **motion) -> DrawnFilm:
+def _one_person(
+    name: str, cast: Cast, who: int, length: int, *, smile=0.0, noise=0.0, gain=None, **motion
+) -> DrawnFilm:
     """The camera moves: the scene moves as the person does."""
     role = _role(cast[who], length, smile=smile, **motion)
     first = np.linalg.inv(_role(cast[who], 1).frame_from_photo[0])
@@ -293,7 +299,9 @@ def _scenery(seed: int) -> np.ndarray:
     """Something to stand before, larger than the frame: blotches with edges, in every film others."""
     rng = np.random.default_rng((seed, 77))
     width, height = SIZE
-    coarse = Image.fromarray(rng.integers(40, 216, (6, 10, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    coarse = Image.fromarray(rng.integers(40, 216, (6, 10, 3), dtype=np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     draw = ImageDraw.Draw(coarse)
     for _ in range(40):
         x, y = rng.integers(0, (width, height))

@@ -1,0 +1,66 @@
+"""Where a film's shots change: what is in the picture is elsewhere at once, and in other colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+SIZE = (64, 36)  # px; enough to tell places apart
+LIKENESS = 0.4  # correlation of the detail at the best shift; successive frames of a shot have more
+SAME_COLORS = 0.12  # distance of colour histograms, 0 to 1; two frames of other shots hardly come below
+BINS = 6  # per channel
+FLASH = 2  # frames; what looks as before after so many more was a flash, not a cut
+
+
+class CutFinder:
+    """Finds the cuts of one film, whose frames, uint8 (H, W, 3), come in order, some at a time."""
+
+    def __init__(self):
+        self._last: _Look | None = None
+
+    def find(self, frames: Sequence[np.ndarray]) -> list[bool]:
+        """Whether a new shot begins with each frame. Flashes are told from cuts where the frames after are at hand."""
+        looks = [_Look(frame) for frame in frames]
+        cuts = []
+        before = self._last
+        for number, look in enumerate(looks):
+            soon = looks[number + 1 : number + 1 + FLASH]
+            is_cut = (
+                before is not None and not look.is_like(before) and not any(later.is_like(before) for later in soon)
+            )
+            cuts.append(is_cut)
+            if before is None or is_cut or look.is_like(before):
+                before = look
+        # A flash that has not ended by now may have been a cut: the next frames are compared with what is there.
+        self._last = looks[-1] if looks else self._last
+        return cuts
+
+
+class _Look:
+    """A frame, small: the Fourier transform of its detail, and how often each colour is in it."""
+
+    def __init__(self, frame: np.ndarray):
+        stride = max(1, min(frame.shape[0] // (4 * SIZE[1]), frame.shape[1] // (4 * SIZE[0])))
+        small = Image.fromarray(np.ascontiguousarray(frame[::stride, ::stride])).resize(SIZE, Image.Resampling.BOX)
+        pixels = np.asarray(small)
+        brightness = pixels.mean(-1, dtype=np.float32)
+        detail = gaussian_filter(brightness, 0.7) - gaussian_filter(brightness, 4.0)
+        self.energy = float((detail**2).sum())
+        self.spectrum = np.fft.rfft2(detail, s=(2 * SIZE[1], 2 * SIZE[0]))
+        bins = (pixels.astype(int) * BINS // 256) @ (BINS * BINS, BINS, 1)
+        self.colors = np.bincount(bins.ravel(), minlength=BINS**3) / bins.size
+
+    def is_like(self, other: _Look) -> bool:
+        return self.likeness(other) >= LIKENESS or self.color_distance(other) <= SAME_COLORS
+
+    def likeness(self, other: _Look) -> float:
+        """The correlation of both pictures' detail when one is shifted over the other in the best way."""
+        shifted = np.fft.irfft2(self.spectrum * other.spectrum.conj(), s=(2 * SIZE[1], 2 * SIZE[0]))
+        flat = SIZE[0] * SIZE[1] * 0.5  # energy of a picture without detail: any is like it
+        return float((shifted.max() + flat) / (np.sqrt(self.energy * other.energy) + flat))
+
+    def color_distance(self, other: _Look) -> float:
+        return float(np.abs(self.colors - other.colors).sum() / 2)
