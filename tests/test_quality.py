@@ -1,0 +1,286 @@
+"""The quality bench measures what it says: distances, ranks, head yaw; and whoever only memorises misses a goal."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+from tiny_style import face_points, one_core, tiny_style  # noqa: F401
+from torch.nn.functional import normalize
+
+from dualstylegan.bundle import load_style
+from dualstylegan.faces.landmarks import MIRRORED
+from dualstylegan.stylizer import Stylizer
+
+sys.path.insert(0, str(ROOT / "tests" / "bench"))
+
+import measures
+import quality
+
+SIZE = 32
+FACE = face_points(0.5, 0.55, 0.3).astype(np.float64)
+
+
+def features(count: int, dim: int = 8, mean: float = 0.0, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(mean, 1, (count, dim))
+
+
+def turned_face(turn: float) -> np.ndarray:
+    """Landmarks (68, 2) of the frontal face whose nose has moved to the viewer's right by a part of its width."""
+    face = FACE.copy()
+    face[27:36, 0] += turn * 0.3
+    return face
+
+
+# Distances between sets
+
+
+def test_a_set_is_at_no_distance_from_another_half_of_itself_and_far_from_another():
+    everything = features(400)
+    near = measures.kernel_distance(everything[:200], everything[200:])
+    far = measures.kernel_distance(everything[:200], features(200, mean=1.0, seed=1))
+    assert abs(near) < 0.02 * far
+
+
+def test_the_kernel_distance_is_the_papers_on_three_numbers():
+    x, y = np.array([[1.0], [2.0], [0.0]]), np.array([[0.0], [3.0], [1.0]])
+    kernel = lambda a, b: (a * b + 1) ** 3  # noqa: E731
+    of_others = lambda v: np.mean([kernel(a, b) for i, a in enumerate(v) for j, b in enumerate(v) if i != j])  # noqa: E731
+    cross = np.mean([kernel(a, b) for a in x[:, 0] for b in y[:, 0]])
+    expected = of_others(x[:, 0]) + of_others(y[:, 0]) - 2 * cross
+    assert measures.kernel_distance(x, y, subsets=2, size=3) == pytest.approx(expected)
+
+
+def test_lab_of_known_colors():
+    colors = torch.tensor([[1.0, 1, 1], [-1, -1, -1], [1, -1, -1]]).reshape(3, 3, 1, 1)
+    expected = [[100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20]]  # white, black, sRGB red
+    np.testing.assert_allclose(measures.to_lab(colors)[:, :, 0, 0], expected, atol=0.05)
+
+
+def test_color_distance_counts_means_and_spreads_inside_the_mask_only():
+    images = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mask = torch.zeros(SIZE, SIZE)
+    mask[8:24, 8:24] = 1
+    changed = torch.where(mask > 0, images, -images)
+    a, b = (measures.color_statistics(pictures, mask) for pictures in (images, changed))
+    found = measures.color_distances(a, b)
+    np.testing.assert_allclose(np.diag(found), 0, atol=1e-6)
+    mean, cov = np.zeros((1, 3)), np.eye(3)[None]
+    assert measures.color_distances((mean, cov), (mean + np.array([3, 0, 4]), 4 * cov))[0, 0] == pytest.approx(25 + 3)
+
+
+def test_grey_pictures_have_no_chroma():
+    grey = torch.rand(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).repeat(1, 3, 1, 1) * 2 - 1
+    assert measures.chroma(grey, torch.ones(SIZE, SIZE)) < 0.1
+    assert measures.chroma(grey * torch.tensor([1, 0.2, -1]).reshape(3, 1, 1), torch.ones(SIZE, SIZE)) > 20
+
+
+def test_textures_are_told_apart_by_their_grams():
+    rows = torch.arange(SIZE) % 4 < 2
+    stripes, bars = rows[:, None].expand(SIZE, SIZE), rows[None].expand(SIZE, SIZE)
+    maps = torch.stack([torch.stack([m.float(), m.roll(2, 0).float()]) for m in (stripes, stripes.roll(1, 0), bars)])
+    found = measures.grams([maps], torch.ones(SIZE, SIZE))
+    assert np.linalg.norm(found[0] - found[1]) < 0.1 * np.linalg.norm(found[0] - found[2])
+
+
+# Ranks
+
+
+def test_ranks_count_who_is_nearer_and_ties_are_no_merit():
+    table = np.array([[0.1, 0.5, 0.9], [0.5, 0.5, 0.5], [3.0, 2.0, 1.0]])
+    assert measures.ranks(table, np.array([0, 0, 0])).tolist() == [0, 2, 2]
+    assert measures.share_first(table, np.array([0, 0, 2])) == pytest.approx(2 / 3)
+
+
+def test_the_nearest_tenth_of_thirty_five_is_three():
+    table = np.tile(np.arange(35.0), (5, 1))
+    assert measures.share_among_nearest(table, np.arange(5)) == pytest.approx(3 / 5)
+
+
+def test_correlation_of_what_never_varies_is_none():
+    assert measures.correlation(np.ones(4), np.arange(4.0)) == 0
+    assert measures.correlation(np.arange(4.0), -np.arange(4.0)) == pytest.approx(-1)
+
+
+# Landmarks
+
+
+def test_shape_does_not_depend_on_place_size_and_turn():
+    angle = 0.4
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    moved = 3 * FACE @ turn.T + [5, -2]
+    same, other = measures.shapes(np.stack([moved, turned_face(0.3)]), FACE), measures.shapes(FACE[None], FACE)
+    np.testing.assert_allclose(same[0], other[0], atol=1e-6)
+    assert np.linalg.norm(same[1] - other[0]) > 0.01
+
+
+def test_yaw_grows_to_the_viewers_right_and_a_mirror_turns_it_round():
+    faces = np.stack([turned_face(turn) for turn in (-0.5, 0, 0.5)])
+    found = measures.yaw(faces)
+    assert found[0] < -0.1
+    assert abs(found[1]) < 0.01
+    assert found[2] > 0.1
+    mirrored = faces[:, MIRRORED] * [-1, 1] + [1, 0]
+    np.testing.assert_allclose(measures.yaw(mirrored), -found, atol=1e-6)
+
+
+def test_yaw_and_eyes_do_not_mind_a_tilted_head():
+    angle = 0.3
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    face = turned_face(0.4)[None]
+    np.testing.assert_allclose(measures.yaw(face @ turn.T), measures.yaw(face), atol=1e-6)
+    np.testing.assert_allclose(measures.eye_area(2 * face @ turn.T), measures.eye_area(face), rtol=1e-6)
+
+
+def test_eyes_that_grow_by_half_have_more_than_twice_the_area():
+    face = FACE.copy()
+    for eye in (slice(36, 42), slice(42, 48)):
+        face[eye] = face[eye].mean(0) + 1.5 * (face[eye] - face[eye].mean(0))
+    grown, before = measures.eye_area(np.stack([face, FACE]))
+    assert grown / before == pytest.approx(2.25)
+
+
+# Paths
+
+
+def test_the_way_gone_is_a_share_of_the_straight_way():
+    start, end = torch.zeros(1, 3, 4, 4), torch.rand(1, 3, 4, 4)
+    mask = torch.ones(4, 4)
+    assert measures.way_gone(start + 0.3 * (end - start), start, end, mask)[0] == pytest.approx(0.3, abs=1e-5)
+
+
+def test_the_largest_step_is_measured_against_its_own_path():
+    steps, whole = np.array([[0.1, 0.1, 0.1], [2.0, 6.0, 2.0]]), np.array([0.3, 10.0])
+    assert measures.largest_step(steps, whole) == pytest.approx(0.6)
+
+
+# Goals
+
+
+def test_a_goal_without_a_limit_is_neither_met_nor_missed():
+    goals = (quality.Goal("a", "", at_most=0.5), quality.Goal("b", "", at_least=0.5), quality.Goal("c", ""))
+    assert [goal.met(0.6) for goal in goals] == [False, True, None]
+    assert quality.missed(goals, {"a": 0.6, "b": 0.4, "c": 0.0}) == ["a", "b"]
+    assert quality.missed(goals, {}) == []
+
+
+def test_prints_are_judged_by_texture_and_only_readable_faces_by_identity():
+    wanted = {goal.key for goal in quality.style_goals(readable=True, grey=True, big_eyes=False) if goal.wanted}
+    assert {"texture_near", "identity_first"} <= wanted
+    assert not {"color_near", "eyes_grow"} & wanted
+    toon = {goal.key for goal in quality.style_goals(readable=False, grey=False, big_eyes=True) if goal.wanted}
+    assert {"color_near", "eyes_grow"} <= toon
+    assert not {"texture_near", "identity_first"} & toon
+
+
+def test_random_pairs_take_every_photo_and_every_exemplar_alike():
+    pairs = quality.Pairs.random(64, 32, each=4)
+    assert np.bincount(pairs.photo).tolist() == [4] * 64
+    assert np.bincount(pairs.exemplar).tolist() == [8] * 32
+
+
+# Who only memorises
+
+
+class DrawnJudges:
+    """Judges of drawn pictures: the top rows say who it is and how the face is shaped, the rest is the style."""
+
+    @staticmethod
+    def identities(images):
+        return normalize(images[:, :, :2].flatten(1), dim=1).numpy()
+
+    @staticmethod
+    def points(images):
+        moves = images[:, :, :2].flatten(1).repeat(1, 2)[:, :136].reshape(-1, 68, 2).double().numpy()
+        faces = FACE + 0.02 * moves
+        faces[:, 27:36, 0] += 0.1 * images[:, 0, 0, 0].double().numpy()[:, None]
+        return faces
+
+    @staticmethod
+    def pooled(images):
+        inside = images[:, :, 4:]
+        return torch.cat([inside.mean((2, 3)), inside.std((2, 3))], dim=1).double().numpy()
+
+    @staticmethod
+    def textures(images, mask):
+        return measures.grams([images], mask)
+
+    @staticmethod
+    def found(images):
+        return 1.0
+
+
+def drawn(rows: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
+    """Pictures (N, 3, S, S): a person's two `rows` (N, 3, 2, S) above a patch of `color` (N, 3)."""
+    images = color[:, :, None, None] + 0.1 * torch.randn(len(rows), 3, SIZE, SIZE)
+    images[:, :, :2] = rows
+    return images.clamp(-1, 1)
+
+
+@pytest.fixture
+def judge() -> tuple[quality.StyleJudge, quality.Pairs, torch.Tensor, torch.Tensor]:
+    """Sixty-four greyish people, twenty colourful portraits of others; and what each is drawn from."""
+    torch.manual_seed(0)
+    people, others = torch.rand(64, 3, 2, SIZE) * 2 - 1, torch.rand(20, 3, 2, SIZE) * 2 - 1
+    greys, colors = 0.1 * torch.rand(64, 3), torch.rand(20, 3) * 1.6 - 0.8
+    seen = quality.Seen.by(DrawnJudges, drawn(people, greys))
+    mask = torch.ones(SIZE, SIZE)
+    mask[:4] = 0
+    return (
+        quality.StyleJudge(drawn(others, colors), seen, DrawnJudges, mask),
+        quality.Pairs.random(64, 20),
+        people,
+        colors,
+    )
+
+
+def test_a_photo_in_the_exemplars_colors_meets_every_goal(judge):
+    judge, pairs, people, colors = judge
+    claims = quality.Claims(drawn(people[pairs.photo], colors[pairs.exemplar]), np.arange(len(pairs)))
+    assert quality.missed(judge.goals, judge.judge(claims, pairs)) == []
+
+
+def test_the_exemplar_unchanged_misses_who_it_is(judge):
+    judge, pairs, *_ = judge
+    figures = judge.judge(quality.Claims(judge.portraits, pairs.exemplar), pairs)
+    assert {"identity_first", "shape_first", "yaw"} <= set(quality.missed(judge.goals, figures))
+    assert figures["kid_ratio"] < 0.1
+    assert figures["color_near"] == 1
+
+
+def test_the_photo_unchanged_misses_the_style(judge):
+    judge, pairs, *_ = judge
+    figures = judge.judge(quality.Claims(judge.seen.images, pairs.photo), pairs)
+    assert {"kid_ratio", "color_near"} <= set(quality.missed(judge.goals, figures))
+    assert figures["identity_first"] == figures["shape_first"] == 1
+
+
+# The photos
+
+
+def test_the_held_out_photos_are_those_of_the_recipe(tmp_path):
+    rule = quality.held_out_rule(tmp_path)
+    assert (rule.held_out, rule.folder) == (64, str(tmp_path))
+    names = [f"{folder}/{i:03d}_x.jpg" for folder in ("frl_london_neutral", "frl_london_smiling") for i in range(99)]
+    held_out, others = quality.split_held_out(names, rule.held_out, rule.held_out_person)
+    people = {name.split("/")[1][:3] for name in held_out}
+    assert len(held_out) == len(people) == 64
+    assert not people & {name.split("/")[1][:3] for name in others}
+
+
+def test_a_drawer_draws_what_the_stylizer_draws(tmp_path):
+    style = load_style(tiny_style(tmp_path))
+    style.thumbnails = [Image.new("RGB", (64, 64))] * 3
+    picture = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
+    photos = quality.Photos(["a"], [picture], [np.diag([1 / 80, 1 / 80, 1.0])], None)
+    drawer = quality.StyleOnPhotos(style, photos)
+    stylizer = Stylizer(style, 1, device="cpu", precision="float32", detector=DrawnJudges)
+    expected = stylizer.render(stylizer.encode(photos.crops(style.encoder.input_size)))
+    torch.testing.assert_close(drawer.draw(np.array([0]), np.array([1])), expected, atol=1e-5, rtol=0)
+    flat = Stylizer(style, 1, structure=0.0, device="cpu", precision="float32", detector=DrawnJudges)
+    expected = flat.render(flat.encode(photos.crops(style.encoder.input_size)))
+    torch.testing.assert_close(drawer.draw(np.array([0]), np.array([1]), structure=0.0), expected, atol=1e-5, rtol=0)
