@@ -1,49 +1,372 @@
 """Faces that hold still: crops and codes smoothed over a symmetric window of frames, so that nothing lags behind.
 
 A smoother takes what the tracker or the encoder gives, frame by frame, and gives it back `lag` frames later, in order.
+Windows end where a shot or a stretch in which the face is seen ends. What does not change comes out as it went in, to
+the last bit: every result is the frame's own value plus a weighted sum of differences from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Generic, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from dualstylegan.faces.track import FrameFaces
+from dualstylegan.errors import UsageError
+from dualstylegan.faces.face import Face, box_around, transform
+from dualstylegan.faces.track import FrameFaces, TrackedFace
 
 SMOOTH = 0.5  # strength; measured in tests/bench/temporal.py
 
+POINT_LAG, CODE_LAG = 10, 8  # frames
+# Standard deviations of the windows at strength 1, frames. Where a face holds still the wide one counts, where it
+# speaks or laughs the narrow one: five changes a second must come through.
+WIDE = 6.0
+NARROW = 1.6
+SIGNIFICANT = 2.0  # a change this many times as large (squared) as noise would make it is half believed
+
+FADE = 5  # frames in which a face comes and goes inside a shot
+FILL = 3  # frames for which a face that is not seen is shown all the same: a blur, a flash
+
 Codes = dict[int, Tensor]  # by track: (rows, dim) in W+
+Sample = TypeVar("Sample")
 
 
 class PointSmoother:
     """Smooths where faces are: position, scale, angle and shape, each by itself. Sets `face.points`, `face.matrix` and
-    `opacity`; faces lost for some frames are put in where they must have been (`seen` stays False)."""
+    `opacity`.
+
+    The window follows the face: earlier and later places are first moved along with the motion of the face's pixels,
+    so that however fast and unevenly it goes, only the landmarks' own trembling is averaged. Where that motion is not
+    known, a straight line is fitted, which keeps steady motion. Faces lost for up to FILL frames are put in between
+    (`seen` stays False); at the ends of longer gaps, and of tracks, they fade. Faces never confirmed are left out.
+    With strength 0 those seen and confirmed go through as they are.
+    """
 
     def __init__(self, strength: float = SMOOTH):
-        self.strength = strength
-        self.lag = 10 if strength > 0 else 0
+        """Raises UsageError for a strength outside [0, 1]."""
+        self.strength = _checked(strength)
+        self.lag = POINT_LAG if strength > 0 else 0
+        self._window: _Window[_Place] = _Window(self.lag)
+        self._confirmed: set[int] = set()
+        self._stretches: dict[int, _Stretch] = {}
 
     def push(self, frame: FrameFaces) -> list[FrameFaces]:
         """Takes the next frame; gives those that are ready, none or one."""
-        raise NotImplementedError
+        self._confirmed.update(face.track for face in frame.faces if face.confirmed)
+        self._window.push(frame, {face.track: _Place.of(face) for face in frame.faces if face.seen})
+        return [self._smooth(time) for time in self._window.ready()]
 
     def flush(self) -> list[FrameFaces]:
         """The frames still held, at the film's end."""
-        raise NotImplementedError
+        return [self._smooth(time) for time in self._window.rest()]
+
+    def _smooth(self, time: int) -> FrameFaces:
+        frame = self._window.frame(time)
+        faces = [face for face in frame.faces if face.track in self._confirmed]
+        if self.strength == 0:
+            return replace(frame, faces=[face for face in faces if face.seen])
+        if frame.cut:
+            self._stretches.clear()
+        faces = [replace(face, opacity=self._opacity(time, face.track)) for face in faces]
+        return replace(frame, faces=[self._steady(time, face) for face in faces if face.opacity > 0])
+
+    def _opacity(self, time: int, track: int) -> float:
+        """1 within a stretch; it rises over the first frames and falls over the last, but not at the ends of a shot."""
+        seen = self._window.has(time, track)
+        stretch = self._stretches.get(track)
+        if stretch is None or time - stretch.last > FILL + 1:
+            if not seen:
+                return 0.0
+            stretch = self._stretches[track] = _Stretch(time, time, rises=not self._window.begins_shot(time))
+        if seen:
+            stretch.last = time
+        elif self._seen_again(time, track, stretch) is None:
+            return 0.0
+        end = self._window.end_of_stretch(time, track, stretch.last)
+        rise = (time - stretch.first + 1) / (FADE + 1) if stretch.rises else 1.0
+        fall = (end - time + 1) / (FADE + 1) if end is not None else 1.0
+        return min(1.0, rise, fall)
+
+    def _seen_again(self, time: int, track: int, stretch: _Stretch) -> int | None:
+        """When a face that is not seen now is, before it counts as lost."""
+        soon = self._window.walk_on(time, stretch.last + FILL + 1)
+        return next((later for later in soon if self._window.has(later, track)), None)
+
+    def _steady(self, time: int, face: TrackedFace) -> TrackedFace:
+        stretch = self._stretches[face.track]
+        if self._window.has(time, face.track):
+            place = self._fit(time, face.track)
+            stretch.place = place
+        else:
+            again = self._seen_again(time, face.track, stretch)
+            part = (time - stretch.last) / (again - stretch.last)
+            place = stretch.place.towards(self._fit(again, face.track), part)
+        matrix = place.crop_from_photo
+        points = transform(np.linalg.inv(matrix), place.shape).astype(np.float32)
+        steady = Face(points, box_around(points), face.face.score, face.face.embedding, matrix)
+        return replace(face, face=steady)
+
+    def _fit(self, time: int, track: int) -> _Place:
+        """Where the face, seen in frame `time`, is there by all the frames around."""
+        own = self._window.sample(time, track)
+        times, places = [0], [own]
+        for direction in (-1, 1):
+            carry, nearer = Similarity.IDENTITY, own  # `carry`: pixels of the frame looked at to those of frame `time`
+            for other, place in self._window.walk(time, track, direction):
+                carry = carry @ (nearer.motion if direction < 0 else place.motion.inverse)
+                times.append(other - time)
+                places.append(place.moved(carry))
+                nearer = place
+
+        weights = local_linear_weights(np.array(times), WIDE * self.strength)
+        center = own.center + complex(weights @ [place.center - own.center for place in places])
+        growth = weights @ [np.log(abs(place.axis) / abs(own.axis)) for place in places]
+        turn = weights @ [np.angle(place.axis / own.axis) for place in places]
+        order = np.argsort(times)
+        shapes = torch.from_numpy(np.stack([places[number].shape for number in order])).flatten(1)[:, None]
+        shape = steady_value(shapes, int(np.flatnonzero(order == 0)[0]), self.strength)
+        return replace(
+            own, center=center, axis=own.axis * np.exp(growth + 1j * turn), shape=shape.numpy().reshape(-1, 2)
+        )
 
 
 class CodeSmoother:
-    """Smooths who faces are: codes in W+, around a base that each face keeps."""
+    """Smooths who faces are: codes in W+, (rows, dim) each.
+
+    In the window around each frame a face has a base, the wide mean of its codes; on top of it comes what differs from
+    the base by more than noise would, row by row, smoothed little enough for speech and laughter to come through in
+    time. With strength 0 codes go through as they are.
+    """
 
     def __init__(self, strength: float = SMOOTH):
-        self.strength = strength
-        self.lag = 6 if strength > 0 else 0
+        """Raises UsageError for a strength outside [0, 1]."""
+        self.strength = _checked(strength)
+        self.lag = CODE_LAG if strength > 0 else 0
+        self._window: _Window[Tensor] = _Window(self.lag)
+        self._last: Codes = {}
 
     def push(self, frame: FrameFaces, codes: Mapping[int, Tensor]) -> list[tuple[FrameFaces, Codes]]:
-        """Takes the next frame and the code (rows, dim) of each face that is seen in it; gives those that are ready,
-        with a code for every face in them."""
-        raise NotImplementedError
+        """Takes the next frame and the code (rows, dim) of each face that is seen in it, by its track; gives those that
+        are ready, with a code for every face in them."""
+        self._window.push(frame, dict(codes))
+        return [self._smooth(time) for time in self._window.ready()]
 
     def flush(self) -> list[tuple[FrameFaces, Codes]]:
-        raise NotImplementedError
+        """The frames still held, at the film's end."""
+        return [self._smooth(time) for time in self._window.rest()]
+
+    def _smooth(self, time: int) -> tuple[FrameFaces, Codes]:
+        frame = self._window.frame(time)
+        if frame.cut:
+            self._last.clear()
+        codes = {face.track: self._code(time, face.track) for face in frame.faces}
+        self._last.update(codes)
+        return frame, codes
+
+    def _code(self, time: int, track: int) -> Tensor:
+        if self.strength == 0:
+            return self._window.sample(time, track)
+        known = dict(self._window.around(time, track))
+        if time in known:
+            times = sorted(known)
+            return steady_value(torch.stack([known[t] for t in times]), times.index(time), self.strength, times)
+        if not known:
+            return self._last[track]  # hidden for longer than the window: as it was
+        nearest = min(known, key=lambda t: abs(t - time))
+        weights = np.exp(-0.5 * ((np.array(list(known)) - time) / (WIDE * self.strength)) ** 2)
+        weights = torch.from_numpy(weights / weights.sum()).to(known[nearest])
+        return known[nearest] + torch.einsum("n,nrd->rd", weights, torch.stack(list(known.values())) - known[nearest])
+
+
+# --- the mathematics
+
+
+def steady_value(values: Tensor, at: int, strength: float, times: Sequence[int] | None = None) -> Tensor:
+    """What `values` (n, rows, dim) are at place `at`: (rows, dim). `times` are their frames, one after another unless
+    told.
+
+    The base is a wide mean. What a narrow mean shows on top of it counts, row by row, as far as it exceeds what noise
+    alone would make of it (a Wiener filter); how much noise there is, the second differences tell.
+    """
+    times = np.arange(len(values)) if times is None else np.asarray(times)
+    differences = values - values[at]
+    wide, narrow = (local_linear_weights(times - times[at], width * strength) for width in (WIDE, NARROW))
+    base, near = (
+        torch.einsum("n,nrd->rd", torch.from_numpy(weights).to(values), differences) for weights in (wide, narrow)
+    )
+    change = near - base
+    if len(values) < 3:
+        return values[at] + near
+    trembling = values[1:-1] - (values[:-2] + values[2:]) / 2
+    noise = trembling.square().mean((0, 2)) / 1.5  # (rows,): the variance of independent noise
+    expected = SIGNIFICANT * noise * float(((narrow - wide) ** 2).sum())
+    found = change.square().mean(1)
+    believed = torch.where(found > expected, 1 - expected / found.clamp_min(1e-30), 0.0)
+    return values[at] + (base + believed[:, None] * change)
+
+
+def local_linear_weights(times: np.ndarray, width: float) -> np.ndarray:
+    """Weights (n,) whose sum with values at `times` is, at time 0, the straight line fitted to them under a Gaussian of
+    standard deviation `width`: the Gaussian mean in the middle of a film, and no lag at its ends."""
+    gauss = np.exp(-0.5 * (times / width) ** 2)
+    s0, s1, s2 = (float((gauss * times**power).sum()) for power in (0, 1, 2))
+    spread = s0 * s2 - s1 * s1
+    if spread < 1e-9 * s0 * s0:  # one value, or a window so narrow that only one counts
+        return (times == 0).astype(np.float64)
+    return gauss * (s2 - s1 * times) / spread
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """p -> turn * p + shift, with points as complex numbers."""
+
+    turn: complex
+    shift: complex
+
+    IDENTITY: ClassVar[Similarity]
+
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> Similarity:
+        return cls(complex(matrix[0, 0], matrix[1, 0]), complex(matrix[0, 2], matrix[1, 2]))
+
+    @property
+    def inverse(self) -> Similarity:
+        return Similarity(1 / self.turn, -self.shift / self.turn)
+
+    def __matmul__(self, first: Similarity) -> Similarity:
+        return Similarity(self.turn * first.turn, self.turn * first.shift + self.shift)
+
+    def __call__(self, point: complex) -> complex:
+        return self.turn * point + self.shift
+
+
+Similarity.IDENTITY = Similarity(1.0 + 0j, 0j)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A face in a frame: the crop's `center` and its upper edge `axis`, px as complex numbers; its landmarks in the
+    unit crop; and how it came here from the frame before."""
+
+    center: complex
+    axis: complex
+    shape: np.ndarray
+    motion: Similarity
+
+    @classmethod
+    def of(cls, face: TrackedFace) -> _Place:
+        crop_from_photo = face.face.crop_from_photo
+        turn = Similarity.of(crop_from_photo).inverse
+        shape = transform(crop_from_photo, face.face.points.astype(np.float64))
+        motion = Similarity.IDENTITY if face.motion is None else Similarity.of(face.motion)
+        return cls(turn(0.5 + 0.5j), turn.turn, shape, motion)
+
+    def moved(self, motion: Similarity) -> _Place:
+        return replace(self, center=motion(self.center), axis=motion.turn * self.axis)
+
+    def towards(self, other: _Place, part: float) -> _Place:
+        return replace(
+            self,
+            center=self.center + part * (other.center - self.center),
+            axis=self.axis * np.exp(part * np.log(other.axis / self.axis)),
+            shape=self.shape + part * (other.shape - self.shape),
+        )
+
+    @property
+    def crop_from_photo(self) -> np.ndarray:
+        turn = 1 / self.axis
+        shift = 0.5 + 0.5j - turn * self.center
+        return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag], [0, 0, 1]])
+
+
+# --- the frames held
+
+
+@dataclass
+class _Stretch:
+    """Frames in which a track is shown without a break: the first, the latest in which it was seen, and where."""
+
+    first: int
+    last: int
+    rises: bool
+    place: _Place | None = None
+
+
+class _Window(Generic[Sample]):
+    """The frames from `lag` before to `lag` after the one in work, with a sample per track seen in each."""
+
+    def __init__(self, lag: int):
+        self.lag = lag
+        self._frames: dict[int, tuple[FrameFaces, int, dict[int, Sample]]] = {}  # by time; with the shot's number
+        self._pushed = self._given = self._shot = 0
+        self._is_over = False
+
+    def push(self, frame: FrameFaces, samples: dict[int, Sample]) -> None:
+        self._shot += frame.cut
+        self._frames[self._pushed] = (frame, self._shot, samples)
+        self._pushed += 1
+
+    def ready(self) -> Iterator[int]:
+        """The times of frames whose window is full, to be dealt with one by one."""
+        while self._pushed - self._given > self.lag:
+            yield self._given
+            self._given += 1
+            self._frames.pop(self._given - self.lag - 1, None)
+
+    def rest(self) -> Iterator[int]:
+        self._is_over = True
+        while self._given < self._pushed:
+            yield self._given
+            self._given += 1
+
+    def frame(self, time: int) -> FrameFaces:
+        return self._frames[time][0]
+
+    def has(self, time: int, track: int) -> bool:
+        return time in self._frames and track in self._frames[time][2]
+
+    def sample(self, time: int, track: int) -> Sample:
+        return self._frames[time][2][track]
+
+    def begins_shot(self, time: int) -> bool:
+        return time == 0 or self._frames[time][0].cut
+
+    def walk(self, time: int, track: int, direction: int) -> Iterator[tuple[int, Sample]]:
+        """Outward from `time`, as long as the track is seen without a break in the same shot."""
+        for other in range(time + direction, time + direction * (self.lag + 1), direction):
+            if not self.has(other, track) or self._frames[other][1] != self._frames[time][1]:
+                return
+            yield other, self.sample(other, track)
+
+    def around(self, time: int, track: int) -> Iterator[tuple[int, Sample]]:
+        """All samples of the track in the window and in the same shot."""
+        for other in range(time - self.lag, time + self.lag + 1):
+            if self.has(other, track) and self._frames[other][1] == self._frames[time][1]:
+                yield other, self.sample(other, track)
+
+    def walk_on(self, time: int, last: int) -> Iterator[int]:
+        """The times after `time` up to `last`, in the same shot."""
+        for later in range(time + 1, last + 1):
+            if later not in self._frames or self._frames[later][1] != self._frames[time][1]:
+                return
+            yield later
+
+    def end_of_stretch(self, time: int, track: int, last: int) -> int | None:
+        """The last time at which the track is seen before it is lost for more than FILL frames; None where that lies
+        beyond the window, or the shot ends first."""
+        for later in self.walk_on(time, time + self.lag):
+            if self.has(later, track):
+                last = later
+            elif later - last > FILL:
+                return last
+        return None
+
+
+def _checked(strength: float) -> float:
+    if not 0 <= strength <= 1:
+        raise UsageError(f"Smoothing cannot be {strength}: 0 is none, 1 the most.")
+    return float(strength)

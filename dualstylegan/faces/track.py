@@ -227,7 +227,7 @@ class FaceTracker:
             costs[row] = [track.cost_of(face) for face in found]
         possible = costs < IMPOSSIBLE
         for column, face in enumerate(found):
-            rivals = [row for row in np.flatnonzero(possible[:, column])]
+            rivals = list(np.flatnonzero(possible[:, column]))
             near = [row for row in rivals if self._tracks[row].is_seen]
             if len(rivals) == 1 and near and possible[near[0]].sum() == 1:
                 continue  # only one can be meant, and it was not out of sight
