@@ -84,11 +84,12 @@ def jitter(images: Tensor, amount: float, size: int) -> Tensor:
     For what is to be reproduced, not judged: aligned faces differ this much by their landmarks' errors alone.
     """
     if amount > 0:
-        batch, middle = len(images), torch.full((len(images),), (images.shape[-1] - 1) / 2)
-        zoom = 1 + torch.randn(batch) * amount
-        moved = torch.randn(2, batch) * (amount / 2 * images.shape[-1])
-        about = _translate(*moved) @ _scale(zoom, zoom) @ _rotate(torch.randn(batch) * amount)
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(images.device.type, enabled=False):  # bf16 has three digits: too few for a pixel's place
+            batch, side = len(images), images.shape[-1]
+            zoom = 1 + torch.randn(batch) * amount
+            moved = torch.randn(2, batch) * (amount / 2 * side)
+            about = _translate(*moved) @ _scale(zoom, zoom) @ _rotate(torch.randn(batch) * amount)
+            middle = torch.full((batch,), (side - 1) / 2)
             matrix = _translate(middle, middle) @ about @ _translate(-middle, -middle)
             images = _warp(images.float(), matrix, "bicubic").clamp(-1, 1)
     return resized(images, size)
