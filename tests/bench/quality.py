@@ -348,7 +348,7 @@ class StyleOnPhotos:
         header = style.header
         self.weights = choose_weights(header["rows"], header.get("weights"), None, None, None)
         self.truncation = header.get("truncation", TRUNCATION)
-        pictures = [to_tensor(np.asarray(picture)) for picture in style.thumbnails]
+        pictures = [to_tensor(np.array(picture)) for picture in style.thumbnails]
         self.portraits = torch.stack([resized(picture[None], self.size)[0] for picture in pictures])
         with torch.no_grad():
             codes = _in_batches(style.encoder, photos.crops(style.encoder.input_size))
