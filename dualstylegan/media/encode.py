@@ -46,7 +46,7 @@ class Encoder:
 # The presets are those that cost a few ms of CPU per frame at 640x360 on one core: the networks need the rest. The crf
 # are those where the picture cannot be told from its source at that preset.
 ENCODERS = {
-    "h264": Encoder("libx264", (17, 0, 51), _SPEEDS, "superfast"),
+    "h264": Encoder("libx264", (18, 0, 51), _SPEEDS, "superfast"),
     "hevc": Encoder("libx265", (20, 0, 51), _SPEEDS, "superfast", {"x265-params": "log-level=none:open-gop=0"}),
     "vp9": Encoder("libvpx-vp9", (24, 0, 63), tuple("012345678"), "7", {"deadline": "realtime", "row-mt": "1"}),
     "av1": Encoder("libsvtav1", (24, 0, 63), tuple(map(str, range(14))), "11"),
@@ -137,7 +137,10 @@ def _holds(form: str, encoder: str) -> bool:
 def _formats(encoder: str) -> tuple[str, ...]:
     """The planar pixel formats an encoder takes: frames are patched plane by plane."""
     formats = av.Codec(encoder, "w").video_formats or []
-    return tuple(one.name for one in formats if is_planar(one) and not one.name.startswith(("yuvj", "nv")))
+    planar = [one for one in formats if is_planar(one) and not one.name.startswith(("yuvj", "nv"))]
+    if encoder == "libx265":  # it names transparency without writing it, and 12 bits play nowhere
+        planar = [one for one in planar if not one.name.startswith("yuva") and one.components[0].bits <= 10]
+    return tuple(one.name for one in planar)
 
 
 def _options(family: str, entry: Encoder, crf: float | None, preset: str | None) -> tuple[dict[str, str], float | None]:
@@ -217,6 +220,8 @@ def _family(info: FilmInfo, suffix: str) -> str:
     deep = info.bit_depth > 8 and info.kind == "container"
     if suffix == ".webm":
         return "av1" if deep or info.codec == "av1" else "vp9"
+    if suffix == ".avi" and info.codec != "ffv1":
+        return "mpeg4"  # H.264 needs time stamps, which AVI has not: every frame would come late
     if info.codec in ("prores", "ffv1") and _holds(CONTAINERS[suffix], ENCODERS[info.codec].name):
         return info.codec
     if info.alpha and suffix == ".mov":
@@ -246,7 +251,7 @@ def _pix_fmt(info: FilmInfo, encoder: str, size: tuple[int, int]) -> str | None:
     if len(source.components) < 3:
         chroma = "420"
     elif rgb:
-        chroma = "444"
+        chroma = "444" if encoder in ("ffv1", "prores_ks") else "420"  # 4:4:4 plays in few players
     else:
         across, down = (64 // getattr(source.components[1], side) for side in ("width", "height"))
         chroma = {(1, 1): "444", (2, 1): "422", (2, 2): "420"}.get((across, down), "422" if down == 1 else "444")
@@ -300,6 +305,7 @@ def configure(
     if encoding.family == "hevc":
         options["x265-params"] += f":pools={threads}:frame-threads=1"
     elif encoding.family == "av1":
+        os.environ.setdefault("SVT_LOG", "1")  # else it tells its settings on stderr
         options["svtav1-params"] = f"lp={threads}"
     context.options = options
     color = encoding.color

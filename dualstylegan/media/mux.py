@@ -96,10 +96,11 @@ class ContainerWriter:
             self._shift = frame.pts * frame.time_base
         elif info.form in ANY_ORIGIN and self._form != "mpegts":
             self._shift = info.begins_s
+        self._first_s = frame.pts * frame.time_base - self._shift
         if self._parts is None:
             self._output = self._open_output()
         else:
-            self._parts.remember(self._shift)
+            self._parts.remember(self._shift, self._first_s)
 
     def _open_output(self) -> _Output:
         output = _Output(self._temporary, self._form, self._info, self._shift, self.notes, suffix=self._path.suffix)
@@ -108,7 +109,10 @@ class ContainerWriter:
 
     def _settings(self) -> dict[str, Any]:
         rate = self._info.rate or Fraction(25)
-        return {"time_base": self._base, "framerate": rate, "sample_aspect_ratio": self._shape}
+        settings = {"time_base": self._base, "framerate": rate, "sample_aspect_ratio": self._shape}
+        if self._form == "avi" or (self._form == "mpegts" and self._first_s < 1):
+            settings["max_b_frames"] = 0  # they are decoded before 0 s, which these containers cannot say
+        return settings
 
     def _matrix(self) -> tuple[int, ...] | None:
         """The display matrix goes along where the stored frames are the source's own, turned by no one."""
@@ -138,7 +142,7 @@ class ContainerWriter:
         if self._parts is not None:
             if self._encoder is not None:
                 self._end_part()
-            self._shift = self._parts.shift
+            self._shift, self._first_s = self._parts.shift, self._parts.first_s
             if self._shift is not None:
                 self._output = self._open_output()
                 for packet in self._parts.packets(self._base):
@@ -248,8 +252,6 @@ class _Output:
         stream = self._file.add_stream(encoding.encoder, rate=settings["framerate"])
         configure(stream.codec_context, self._info, encoding, size, **settings)
         stream.time_base = settings["time_base"]
-        if self._form == "avi":
-            stream.codec_context.max_b_frames = 0  # AVI has no time stamps to put frames in order with
         if matrix is not None:
             stream.set_display_matrix(matrix)
         self.stream = stream
@@ -356,8 +358,8 @@ class _Companions:
                 self._source.seek(int((self._shift - 1) * 1_000_000), backward=True)
         try:
             for packet in self._source.demux([self._source.streams[index] for index in self._tracks]):
-                if not packet.size:
-                    continue
+                if not packet.size or (packet.size == 2 and packet.stream.type == "subtitle"):
+                    continue  # the end, or MP4's empty words between others, which its muxer writes anew
                 time = packet.dts if packet.dts is not None else packet.pts
                 time = None if time is None else time * packet.time_base
                 if self._info.start_s > 0 and not self._reaches(packet, time):
@@ -427,8 +429,16 @@ def _track_like(file: av.container.OutputContainer, stream: av.stream.Stream) ->
     return file.add_stream_from_template(stream)
 
 
+_IN_TRANSPORT_STREAMS = frozenset(
+    {"mp2", "mp3", "aac", "ac3", "eac3", "dts", "opus", "truehd", "s302m", "pcm_bluray"}
+    | {"dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle"}
+)
+
+
 def can_hold(form: str, stream: av.stream.Stream) -> bool:
     """Whether a container takes a stream as it is: tried on one in memory, as FFmpeg tells by its header only."""
+    if form == "mpegts":  # it takes anything, as data that nobody can name
+        return stream.codec_context is not None and stream.codec_context.codec.canonical_name in _IN_TRANSPORT_STREAMS
     try:
         with av.open(io.BytesIO(), "w", format=form) as trial:
             _track_like(trial, stream)
@@ -442,6 +452,11 @@ def can_hold(form: str, stream: av.stream.Stream) -> bool:
 # --- parts
 
 
+def parts_folder(path: Path) -> Path:
+    """Where the parts of the film `path` lie until it is whole."""
+    return path.with_name(f".dsg-parts-{path.name}")
+
+
 class Parts:
     """Encoded pictures in a hidden folder beside the result, a file for every PART_FRAMES frames.
 
@@ -453,9 +468,10 @@ class Parts:
     _NONE = -(1 << 63)
 
     def __init__(self, path: Path, settings: dict[str, Any]):
-        self.folder = path.with_name(f".dsg-parts-{path.name}")
+        self.folder = parts_folder(path)
         self._settings = json.loads(json.dumps(settings, default=str))
         self.shift: Fraction | None = None
+        self.first_s = Fraction(0)
         self.fresh = True  # nothing of an earlier run was thrown away
         self._files: list[Path] = []
         self.done = 0
@@ -467,14 +483,14 @@ class Parts:
     def _take_up(self) -> None:
         try:
             said = json.loads((self.folder / "film.json").read_text())
-            shift = Fraction(said.pop("shift"))
+            shift, first_s = Fraction(said.pop("shift")), Fraction(said.pop("first_s"))
         except (OSError, ValueError, KeyError):
             said = None
         if said != self._settings:
             self.fresh = not any(self.folder.glob("*.part"))
             shutil.rmtree(self.folder, ignore_errors=True)
             return
-        self.shift = shift
+        self.shift, self.first_s = shift, first_s
         for file in sorted(self.folder.glob("*.part")):
             first, count = (int(number) for number in file.stem.split("-"))
             if first == self.done and self._is_whole(file, count):
@@ -489,13 +505,13 @@ class Parts:
         except (OSError, struct.error):
             return False
 
-    def remember(self, shift: Fraction) -> None:
-        """The settings, and the source's time that is 0 in the result: before the first part."""
+    def remember(self, shift: Fraction, first_s: Fraction) -> None:
+        """The settings, the source's time that is 0 in the result, and the first frame's: before the first part."""
         if self.shift is not None:
             return
-        self.shift = shift
+        self.shift, self.first_s = shift, first_s
         with atomic_output(self.folder / "film.json") as temporary:
-            temporary.write_text(json.dumps({**self._settings, "shift": str(shift)}))
+            temporary.write_text(json.dumps({**self._settings, "shift": str(shift), "first_s": str(first_s)}))
 
     def count_frame(self) -> None:
         self._count += 1
@@ -576,6 +592,8 @@ class Parts:
     def abort(self) -> None:
         """Forget the part that is not whole; the others stay for the next run."""
         self._buffer = None
+        if not self._files:
+            self.remove()
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

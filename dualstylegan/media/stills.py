@@ -306,7 +306,7 @@ class GifFile:
     def add(self, picture: Image.Image, duration_ms: int) -> None:
         image, transparent = _with_palette(picture)
         data = io.BytesIO()
-        image.save(data, "GIF", optimize=False, **({} if transparent is None else {"transparency": transparent}))
+        image.save(data, "GIF", optimize=False, interlace=False)
         palette, blocks = _gif_parts(data.getvalue())
         due = duration_ms + self._late_ms  # GIF counts hundredths: what rounding takes is given to the next frame
         delay = max(1, round(due / 10))

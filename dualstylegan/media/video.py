@@ -13,6 +13,7 @@ film could not be read, in `Film.problems`.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
@@ -36,6 +37,7 @@ __all__ = [
     "Still",
     "check_encoding",
     "film_suffix",
+    "forget_parts",
     "is_film",
     "open_film",
 ]
@@ -72,6 +74,13 @@ def is_film(path: str | os.PathLike) -> bool:
     return kind_of(path) == "film" or is_animated(path)
 
 
+def forget_parts(path: str | os.PathLike) -> None:
+    """Remove what a stopped run has left of the film that was to be `path`."""
+    from dualstylegan.media import mux
+
+    shutil.rmtree(mux.parts_folder(Path(path)), ignore_errors=True)
+
+
 class FilmWriter:
     """A film being written to `path`: whole, or not at all. A context manager.
 
@@ -99,28 +108,28 @@ class FilmWriter:
         sample_aspect_ratio: Fraction | None = None,
         resume: str | None = None,
     ):
-        self._path = Path(path)
+        self.path = Path(path)
         self._info = like.info if isinstance(like, Film) else like
         info = self._info
         self._size = size or (info.width, info.height)
         self._shape = sample_aspect_ratio or info.sample_aspect_ratio
-        check_encoding(self._path, codec, crf, preset)
+        check_encoding(self.path, codec, crf, preset)
         self._notes: list[str] = []
         self._parts = None
         self._encoding = None
-        suffix = self._path.suffix.lower()
+        suffix = self.path.suffix.lower()
         if suffix in CONTAINERS:
             from dualstylegan.media import mux
 
-            turn = mux.stored_turn(self._path, info, self._size)
+            turn = mux.stored_turn(self.path, info, self._size)
             stored = self._size[::-1] if turn.transpose else self._size
-            self._encoding = choose(info, self._path, size=stored, codec=codec, crf=crf, preset=preset)
+            self._encoding = choose(info, self.path, size=stored, codec=codec, crf=crf, preset=preset)
             if resume is not None:
-                self._parts = mux.Parts(self._path, mux.part_settings(info, self._encoding, stored, resume))
+                self._parts = mux.Parts(self.path, mux.part_settings(info, self._encoding, stored, resume))
                 if not self._parts.fresh:
                     self._notes.append("settings or source changed: begun anew")
         else:
-            stills.check_writable(self._path, info)
+            stills.check_writable(self.path, info)
             if resume is not None:
                 self._notes.append(f"{suffix or 'a folder of frames'} is not written in parts: begun anew")
 
@@ -139,16 +148,16 @@ class FilmWriter:
             if self._encoding is not None:
                 from dualstylegan.media.mux import ContainerWriter
 
-                temporary = stack.enter_context(atomic_output(self._path))
+                temporary = stack.enter_context(atomic_output(self.path))
                 self._sink = ContainerWriter(
-                    self._path, temporary, self._info, self._encoding, self._size, self._shape, self._parts
+                    self.path, temporary, self._info, self._encoding, self._size, self._shape, self._parts
                 )
-            elif self._path.suffix:
-                temporary = stack.enter_context(atomic_output(self._path))
-                self._sink = stills.AnimationWriter(self._path, temporary, self._info, self._size)
+            elif self.path.suffix:
+                temporary = stack.enter_context(atomic_output(self.path))
+                self._sink = stills.AnimationWriter(self.path, temporary, self._info, self._size)
             else:
-                temporary = stack.enter_context(stills.atomic_folder(self._path))
-                self._sink = stills.FramesWriter(self._path, temporary, self._info, self._size)
+                temporary = stack.enter_context(stills.atomic_folder(self.path))
+                self._sink = stills.FramesWriter(self.path, temporary, self._info, self._size)
             self._stack = stack.pop_all()
         self._sink.notes[:0] = self._notes
         self._notes = self._sink.notes
@@ -165,9 +174,9 @@ class FilmWriter:
             width, height = self._size
             if pixels.dtype != np.uint8 or pixels.shape != (height, width, 3):
                 raise UsageError(
-                    f"{self._path}: a frame is uint8 {(height, width, 3)}, not {pixels.dtype} {pixels.shape}."
+                    f"{self.path}: a frame is uint8 {(height, width, 3)}, not {pixels.dtype} {pixels.shape}."
                 )
-        with _readable_errors(self._path):
+        with _readable_errors(self.path):
             self._sink.write(frame, pixels)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -177,7 +186,7 @@ class FilmWriter:
                     self._sink.abort()
                 raise error.with_traceback(trace)
             try:
-                with _readable_errors(self._path):
+                with _readable_errors(self.path):
                     self._sink.finish()
             except BaseException:
                 with suppress(Exception):
