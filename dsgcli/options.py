@@ -91,6 +91,68 @@ LandmarksOption = Annotated[
     ),
 ]
 
+# Films
+
+
+def _seconds(text: str) -> float:
+    """90, 90.5, 1:30 or 1:02:30.5."""
+    seconds = 0.0
+    for part in str(text).split(":"):
+        try:
+            seconds = 60 * seconds + float(part)
+        except ValueError:
+            raise typer.BadParameter(f"{text} is no time: 90, 1:30 or 1:02:30.5, for example") from None
+    if not 0 <= seconds < float("inf"):
+        raise typer.BadParameter(f"{text} is no time in a film")
+    return seconds
+
+
+FILMS = "Films"  # the panel of the help in which these stand
+
+CodecOption = Annotated[
+    str | None,
+    typer.Option("--codec", metavar="NAME", help="h264, hevc, vp9, prores, ...", show_default="the source's kind",
+                 rich_help_panel=FILMS),
+]  # fmt: skip
+CrfOption = Annotated[
+    float | None,
+    typer.Option("--crf", min=0, help="Lower is better and larger.", show_default="the codec's", rich_help_panel=FILMS),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", metavar="NAME", help="From ultrafast to veryslow.", show_default="the codec's",
+                 rich_help_panel=FILMS),
+]  # fmt: skip
+StartOption = Annotated[
+    float | None,
+    typer.Option("--start", metavar="TIME", parser=_seconds, help="Begin here: 90 or 1:30.", show_default=False,
+                 rich_help_panel=FILMS),
+]  # fmt: skip
+EndOption = Annotated[
+    float | None,
+    typer.Option("--end", metavar="TIME", parser=_seconds, help="End here.", show_default=False,
+                 rich_help_panel=FILMS),
+]  # fmt: skip
+MaxFramesOption = Annotated[
+    int | None,
+    typer.Option("--max-frames", min=1, help="At most so many frames.", show_default=False, rich_help_panel=FILMS),
+]
+CompareOption = Annotated[bool, typer.Option("--compare", help="The source beside the result.", rich_help_panel=FILMS)]
+DetectEveryOption = Annotated[
+    int | None,
+    typer.Option("--detect-every", min=1, metavar="N", show_default="5", rich_help_panel=FILMS,
+                 help="Look for faces in every N-th frame; between, those known are followed."),
+]  # fmt: skip
+SmoothOption = Annotated[
+    float | None,
+    typer.Option("--smooth", min=0, max=1, show_default="0.5", rich_help_panel=FILMS,
+                 help="How steady faces are kept: 0 (each frame by itself) to 1."),
+]  # fmt: skip
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on from the parts a stopped run has finished.", rich_help_panel=FILMS),
+]
+
 # The machine
 
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]

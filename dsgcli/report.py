@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dualstylegan.events import Event
 
+DRAWN = ("left_s",)  # what bars show of themselves
+
 
 def show(events: Iterable[Event], *, json: bool = False, answer: bool = False) -> int:
     """Consume a verb's events, tell the user about them and return the exit status: 1 when a file failed, else 0.
@@ -130,7 +132,10 @@ class Reporter:
         if event.kind in ("plan", "progress"):
             row = self._row(event.stage or (event.kind == "progress" and event.source) or self._verb)
             self._bars.update(row, total=event.total, completed=event.current, figures=figures(event.data))
-        elif (
+            return
+        if event.kind in ("done", "skipped", "failed") and event.source in self._rows:  # a film's own
+            self._bars.remove_task(self._rows.pop(event.source))
+        if (
             event.kind in ("done", "skipped", "failed")
             and (row := self._rows.get(event.stage or self._verb)) is not None
         ):
@@ -164,8 +169,8 @@ def _names(events: list[Event], most: int = 3) -> str:
 
 def figures(data: dict[str, Any], most: int = 5) -> str:
     """The numbers among an event's data, short: {"loss": .12345, "fps": 31.98} -> "loss 0.123  fps 32"."""
-    numbers = [(name, value) for name, value in data.items() if type(value) in (int, float)]
-    return "  ".join(f"{name} {_short(value)}" for name, value in numbers[:most])
+    numbers = [(name, value) for name, value in data.items() if type(value) in (int, float) and name not in DRAWN]
+    return "  ".join(f"{name.replace('_per_s', '/s')} {_short(value)}" for name, value in numbers[:most])
 
 
 def _short(value: float) -> str:

@@ -8,28 +8,38 @@ import typer
 
 from dsgcli.options import (
     BatchOption,
+    CodecOption,
     ColorOption,
+    CompareOption,
+    CrfOption,
+    DetectEveryOption,
     DetectorOption,
     DeviceOption,
     DryRunOption,
+    EndOption,
     FacesOption,
     InputsArgument,
     JsonOption,
     LandmarksOption,
     MaskOption,
+    MaxFramesOption,
     MinFaceOption,
     OfflineOption,
     OutOption,
     PrecisionOption,
+    PresetOption,
+    ResumeOption,
     SkipExistingOption,
+    SmoothOption,
+    StartOption,
     StructureOption,
     StyleOption,
     TruncationOption,
     WeightsOption,
 )
 
-CropOption = Annotated[bool, typer.Option("--crop", help="Write the aligned portraits instead of full frames.")]
-NoFaceOption = Annotated[Literal["copy", "skip"], typer.Option("--no-face", help="What a picture without a face gets.")]
+CropOption = Annotated[bool, typer.Option("--crop", help="Write aligned portraits; of a film, its largest face's.")]
+NoFaceOption = Annotated[Literal["copy", "skip"], typer.Option("--no-face", help="What has no face is copied or not.")]
 PreserveColorOption = Annotated[bool, typer.Option("--preserve-color", help="Keep the photo's own colours.")]
 WPlusOption = Annotated[bool, typer.Option("--wplus", help="Encode faces straight into W+: closer to the photo.")]
 SheetOption = Annotated[
@@ -63,17 +73,39 @@ def stylize(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     offline: OfflineOption = False,
+    codec: CodecOption = None,
+    crf: CrfOption = None,
+    preset: PresetOption = None,
+    start: StartOption = None,
+    end: EndOption = None,
+    max_frames: MaxFramesOption = None,
+    compare: CompareOption = False,
+    detect_every: DetectEveryOption = None,
+    smooth: SmoothOption = None,
+    resume: ResumeOption = False,
 ) -> None:
-    """Restyle every face in photos, in place.
+    """Restyle every face in photos and films, in place.
 
     Without -o results go to stylized/ in the current folder. `accelerate launch -m dsgcli stylize ...` shares the list
     between processes.
     """
     from dsgcli.report import show
     from dualstylegan.codes import parse_weights
-    from dualstylegan.stylize import stylize_pictures
+    from dualstylegan.stylize import FilmOptions, stylize_files
 
-    events = stylize_pictures(
+    wishes = {"detect_every": detect_every, "smooth": smooth}
+    film = FilmOptions(
+        codec=codec,
+        crf=crf,
+        preset=preset,
+        start_s=start or 0.0,
+        end_s=end,
+        max_frames=max_frames,
+        compare=compare,
+        resume=resume,
+        **{name: value for name, value in wishes.items() if value is not None},
+    )
+    events = stylize_files(
         inputs,
         style,
         output=out,
@@ -83,6 +115,7 @@ def stylize(
         dry_run=dry_run,
         landmarks=landmarks,
         sheet=sheet,
+        film=film,
         structure=structure,
         color=color,
         weights=None if weights is None else parse_weights(weights),

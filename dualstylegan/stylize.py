@@ -1,6 +1,7 @@
-"""`stylize`: pictures in, the same pictures out with every face restyled in place.
+"""`stylize`: pictures and films in, the same out with every face restyled in place.
 
-Pictures are decoded ahead and written behind in threads; in between, faces are batched across pictures.
+Pictures are decoded ahead and written behind in threads; in between, faces are batched across pictures. Films come
+after them, one by one, each through a line of threads of its own (films.py).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
@@ -29,14 +30,16 @@ from dualstylegan.events import Event, Kind
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face
 from dualstylegan.faces.faces_json import faces_of, read_faces_json
+from dualstylegan.films import FilmOptions, FilmReport, restyle_film
 from dualstylegan.media.images import Picture, check_format, from_tensor, read_picture, write_picture
 from dualstylegan.media.paths import Source, atomic_output, expand_inputs, is_complete, output_folder, plan_outputs
 from dualstylegan.media.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
 from dualstylegan.media.sheets import strip
+from dualstylegan.media.video import check_encoding, film_suffix, is_film
 from dualstylegan.ranks import Ranks
 from dualstylegan.stylizer import Stylizer
 
-__all__ = ["Stylizer", "stylize_pictures"]
+__all__ = ["FilmOptions", "Stylizer", "stylize_files"]
 
 VERB = "stylize"
 NO_FACE = ("copy", "skip")
@@ -47,7 +50,7 @@ STRIP_PX = 256
 log = logging.getLogger(__name__)
 
 
-def stylize_pictures(
+def stylize_files(
     inputs: Iterable[str | Path],
     styles: Sequence[str | Stylizer],
     *,
@@ -58,18 +61,19 @@ def stylize_pictures(
     dry_run: bool = False,
     landmarks: str | Path | None = None,
     sheet: str | Path | None = None,
+    film: FilmOptions | None = None,
     **settings: Any,
 ) -> Iterator[Event]:
-    """Restyle the pictures that `inputs` name (files, folders, patterns, `-`), each in every one of `styles`.
+    """Restyle the pictures and films that `inputs` name (files, folders, patterns, `-`), each in every one of `styles`.
 
     `output` is a folder (default `stylized`), one file, or a template with {parent} {stem} {ext} {style} {id}. `crop`
     writes the aligned portraits instead of full frames: the largest face under the picture's name, the others with -2,
-    -3, ... A picture without a face is copied as it is or skipped. `landmarks` is a faces.json whose faces are taken
-    instead of looking for them. `sheet` is a PNG of before/after strips. `settings` are Stylizer's, for the styles
-    given as text.
+    -3, ...; of a film, a film of one face. What has no face is copied as it is or skipped. `landmarks` is a faces.json
+    whose faces are taken for pictures instead of looking for them. `sheet` is a PNG of before/after strips. `film` is
+    what concerns films alone. `settings` are Stylizer's, for the styles given as text.
 
-    Yields one `done`, `skipped` or `failed` event per picture between `plan` and `summary`; one bad picture stops
-    nothing. Raises UsageError, before any work, for what cannot be asked.
+    Yields one `done`, `skipped` or `failed` event per file between `plan` and `summary`, and `progress` within films;
+    one bad file stops nothing. Raises UsageError, before any work, for what cannot be asked.
     """
     started_s = time.monotonic()
     if no_face not in NO_FACE:
@@ -85,20 +89,28 @@ def stylize_pictures(
     if sheet:
         check_format(sheet)
     known = read_faces_json(landmarks) if landmarks else None
+    film = replace(film or FilmOptions(), crop=crop)
     folder = output_folder(output)
     ranks = Ranks(cpu=str(settings.get("device")) == "cpu")
-    sources = ranks.agree(lambda: [_with_writable_suffix(one) for one in expand_inputs(inputs, exclude=folder)])
+    inputs = list(inputs)
+    sources = ranks.agree(lambda: [_with_writable_suffix(one) for one in _sources(inputs, folder)])
     outputs = plan_outputs(output, sources, [label_of(style) for style in styles])
     tasks = [_Task(*pair) for pair in zip(sources, outputs, strict=True)]
+    for path in {path.suffix.lower(): path for task in tasks if task.is_film for path in task.outputs}.values():
+        check_encoding(path, film.codec, film.crf, film.preset)
+    pictures, films = [one for one in tasks if not one.is_film], [one for one in tasks if one.is_film]
 
     tally = Counter()
 
     def work() -> Iterator[Event]:
+        if ranks.speaks:
+            for line in _out_of_place(film, bool(landmarks), len(pictures), len(films)):
+                yield Event("warning", VERB, message=line)
         todo = []
-        for task in ranks.share(tasks):
-            task.wanted = [not (skip_existing and is_complete(path)) for path in task.outputs]
-            if problem := _problem(task.source):
-                yield task.event("failed", problem)
+        for task in ranks.share(pictures) + ranks.share(films):
+            task.wanted = [not (skip_existing and _is_there(path)) for path in task.outputs]
+            if task.source.problem:
+                yield task.event("failed", task.source.problem)
             elif not any(task.wanted):
                 yield task.event("skipped", "already there")
             else:
@@ -112,13 +124,20 @@ def stylize_pictures(
             for stylizer in stylizers:
                 yield Event("note", VERB, message=stylizer.description)
             sheets = _Sheets(ranks.own(Path(sheet)), stylizers) if sheet else None
-            yield from _Line(stylizers, crop=crop, no_face=no_face, known_faces=known, sheets=sheets).run(todo)
+            line = _Line(stylizers, crop=crop, no_face=no_face, known_faces=known, sheets=sheets)
+            yield from line.run([task for task in todo if not task.is_film])
+            for task in todo:
+                if task.is_film:
+                    yield from _restyle_film(task, stylizers, film, no_face, sheets)
+            if sheets:
+                yield from sheets.close()
 
     if ranks.speaks:
         yield Event("plan", VERB, total=len(tasks), data={"styles": [str(style) for style in styles]})
     for event in ranks.gather(work, folder or Path()):
         tally[event.kind] += 1
-        tally["faces"] += event.data.get("faces", 0)
+        if event.kind == "done":  # a film's faces are counted by its tracks
+            tally["faces"] += event.data.get("tracks", event.data.get("faces", 0))
         yield event
     if ranks.speaks:
         yield _summary(tally, time.monotonic() - started_s, dry_run)
@@ -153,7 +172,7 @@ def label_of(style: str | Stylizer) -> tuple[str, str | None]:
 
 @dataclass
 class _Task:
-    """One picture on its way: what it is to become, then what was found in it. Ends as one event."""
+    """One picture, or film, on its way: what it is to become, then what was found in it. Ends as one event."""
 
     source: Source
     outputs: list[Path]  # one per style
@@ -163,6 +182,9 @@ class _Task:
     faces: list[Face] = field(default_factory=list)
     codes: dict[int, Tensor] = field(default_factory=dict)  # by encoder: (faces, rows, dim), W+
     ended: dict[int, _Outcome] = field(default_factory=dict)  # by style
+
+    def __post_init__(self):
+        self.is_film = _is_film(self.source)
 
     @property
     def wanted_outputs(self) -> list[Path]:
@@ -229,8 +251,6 @@ class _Line:
                     yield from self._end(self.writer.finished())
             yield from self._restyle_waiting()
             yield from self._end(self.writer.drain())
-        if self.sheets:
-            yield from self.sheets.close()
 
     def _take_in(self, group: Sequence[tuple[_Task, Picture | Exception]]) -> Iterator[Event]:
         """Look for faces in a few pictures at once: the detector may have a core for each."""
@@ -404,6 +424,42 @@ class _Portraits:
         self.waiting = []
 
 
+def _restyle_film(
+    task: _Task, stylizers: Sequence[Stylizer], options: FilmOptions, no_face: str, sheets: _Sheets | None
+) -> Iterator[Event]:
+    numbers = [number for number, wanted in enumerate(task.wanted) if wanted]
+    outputs = [(task.outputs[number], stylizers[number]) for number in numbers]
+    said = 0
+    try:
+        for report in restyle_film(task.source.path, outputs, options, no_face=no_face, with_strips=bool(sheets)):
+            for line in report.warnings[said:]:
+                yield task.event("warning", line)
+            said = len(report.warnings)
+            yield _progress(task, report)
+    except Exception as error:
+        yield task.failed(error)
+        return
+    for line in report.notes:
+        yield task.event("note", line)
+    if not report.outputs:
+        yield task.event("skipped", "no face found")
+        return
+    if report.faces:
+        yield task.event("note", report.summary)
+    event = task.event("done", None if report.faces else "no face found, copied", report.outputs)
+    yield replace(event, data={**report.figures, **event.data, "faces": report.faces})
+    for frame, (before, *after) in report.strips if sheets else ():
+        by_style = dict(zip(numbers, after, strict=True))
+        columns = [by_style.get(number) for number in range(len(stylizers))]
+        yield from sheets.add_row(f"{task.source.relative.name} {frame}", before, columns)
+
+
+def _progress(task: _Task, report: FilmReport) -> Event:
+    left_s = {} if report.left_s is None else {"left_s": round(report.left_s, 1)}
+    data = {"frames_per_s": round(report.frames_per_s, 2), **left_s, "faces": report.faces_now}
+    return replace(task.event("progress"), current=report.frames, total=report.total, data=data)
+
+
 class _Sheets:
     """Before/after strips, a page of STRIPS_PER_SHEET pictures at a time: sheet.png, sheet-2.png, ..."""
 
@@ -416,8 +472,11 @@ class _Sheets:
     def add(self, task: _Task) -> Iterator[Event]:
         results = [task.ended.get(number) for number in range(len(self.labels) - 1)]
         before = next(result.before for result in results if result)
-        self.rows.append([before, *(result and result.after for result in results)])
-        self.names.append(task.source.relative.name)
+        yield from self.add_row(task.source.relative.name, before, [result and result.after for result in results])
+
+    def add_row(self, name: str, before: np.ndarray, after: Sequence[np.ndarray | None]) -> Iterator[Event]:
+        self.rows.append([before, *after])
+        self.names.append(name)
         if len(self.rows) == STRIPS_PER_SHEET:
             yield from self.close()
 
@@ -473,18 +532,51 @@ def _copy(task: _Task) -> _Written:
     return _Written(task.wanted_outputs)
 
 
+def _sources(inputs: Sequence[str | Path], exclude: Path | None) -> Iterator[Source]:
+    """What the inputs name. In folders numbered frames are not pictures, but together one film."""
+    folders = [Path(item).resolve() for item in inputs if Path(item).is_dir()]
+    films: dict[Path, bool] = {}
+    for source in expand_inputs(inputs, exclude=exclude):
+        folder = source.path.parent
+        if folder not in films:
+            searched = any(folder.resolve().is_relative_to(one) for one in folders)
+            films[folder] = searched and is_film(folder)
+            if films[folder]:
+                inside = source.relative.parent
+                yield Source(folder, Path(folder.resolve().name) if inside == Path() else inside)
+        if not films[folder]:
+            yield source
+
+
+def _is_film(source: Source) -> bool:
+    return not source.problem and (source.kind == "film" or is_film(source.path))
+
+
 def _with_writable_suffix(source: Source) -> Source:
-    """Results become PNG where the source's suffix is no picture's, or GIF, which has but 256 colours."""
-    if source.kind == "film" or (source.kind == "picture" and source.path.suffix.lower() != ".gif"):
+    """Pictures become PNG where the source's suffix is no picture's, or GIF, which has but 256 colours; films Matroska
+    where their container cannot be written."""
+    suffix = source.path.suffix.lower()
+    if _is_film(source):
+        wanted = film_suffix(source.path)
+        return source if wanted in (suffix, "") else replace(source, relative=source.relative.with_suffix(wanted))
+    if source.kind == "picture" and suffix != ".gif":
         return source
     return replace(source, relative=source.relative.with_suffix(".png"))
 
 
-def _problem(source: Source) -> str | None:
-    """Why a source cannot even be tried."""
-    if source.problem:
-        return source.problem
-    return "films are not supported yet" if source.kind == "film" else None
+def _is_there(path: Path) -> bool:
+    return path.is_dir() or is_complete(path)
+
+
+def _out_of_place(film: FilmOptions, landmarks: bool, pictures: int, films: int) -> Iterator[str]:
+    """Options that were given and mean nothing to some of the files, a line for each."""
+    default = FilmOptions(crop=film.crop)
+    given = [one.name for one in fields(film) if getattr(film, one.name) != getattr(default, one.name)]
+    if given and pictures:
+        names = ", ".join(f"--{name.removesuffix('_s').replace('_', '-')}" for name in given)
+        yield f"{names}: for films only, and makes no difference to {_number(pictures, 'picture')} here."
+    if landmarks and films:
+        yield f"--landmarks: for pictures only; faces are looked for in {_number(films, 'film')} here."
 
 
 def _nbytes(picture: Picture) -> int:
@@ -498,11 +590,15 @@ def _small(pixels: np.ndarray) -> np.ndarray:
 
 
 def _summary(tally: Mapping[str, int], seconds: float, dry_run: bool) -> Event:
-    """The last event: its counts are of pictures, but for `faces`."""
+    """The last event: its counts are of files, but for `faces`; a film's are counted by its tracks."""
     counts = {kind: tally[kind] for kind in ("done", "skipped", "failed", "faces")}
     ends = ", ".join(f"{counts[kind]} {kind}" for kind in ("done", "skipped", "failed") if counts[kind])
-    message = f"stylize: {ends or 'nothing to do'}, {tally['faces']} face{'' if tally['faces'] == 1 else 's'}"
+    message = f"stylize: {ends or 'nothing to do'}, {_number(tally['faces'], 'face')}"
     message += f" in {seconds:.1f} s"
     if dry_run:
         message = f"stylize: dry run, {tally['note']} to do; nothing was written"
     return Event("summary", VERB, message=message, data={**counts, "seconds": round(seconds, 2), "dry_run": dry_run})
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -16,7 +16,7 @@ from conftest import ROOT
 
 BASICS = {"errors", "events"}
 MODELS = {"weights", "codes", "official", "recipe", "download", "zoo", "stage_two", "bundle", "convert"}
-VERBS = {"align", "destylize", "train", "refine", "sample", "stylize", "stylizer", "styles"}
+VERBS = {"align", "destylize", "train", "refine", "sample", "stylize", "stylizer", "films", "styles"}
 # What each part may import of ours, besides itself. An arrow that is not here points the wrong way.
 MAY_IMPORT = {
     "errors": set(),

@@ -20,7 +20,7 @@ from dsgcli.main import main
 from dualstylegan import stylizer as stylizer_module
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event
-from dualstylegan.stylize import Stylizer, stylize_pictures
+from dualstylegan.stylize import Stylizer, stylize_files
 
 __all__ = ["one_core"]
 
@@ -53,7 +53,7 @@ def save(path: str | Path, pixels: np.ndarray | None = None, **options) -> Path:
 def run(inputs, style, **options) -> list[Event]:
     inputs = [inputs] if isinstance(inputs, str | Path) else inputs
     styles = [style] if isinstance(style, str | Stylizer) else style
-    return list(stylize_pictures(inputs, styles, **{"device": "cpu", "precision": "float32", **options}))
+    return list(stylize_files(inputs, styles, **{"device": "cpu", "precision": "float32", **options}))
 
 
 def by_kind(events: list[Event]) -> dict[str, list[str]]:
@@ -164,7 +164,7 @@ def test_one_bad_file_stops_nothing(style):
     assert by_kind(events) == {"done": ["a.png", "z.png"], "failed": failed}
     assert files("stylized") == ["a.png", "z.png"]
     reasons = {Path(e.source).name: e.message for e in events if e.kind == "failed"}
-    assert "films are not supported yet" in reasons["film.mp4"] and "empty" in reasons["empty.png"]
+    assert "not a film" in reasons["film.mp4"] and "empty" in reasons["empty.png"]
     assert events[-1].data["failed"] == 5
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from dualstylegan.codes import parse_style
 from dualstylegan.faces.face import Face
-from dualstylegan.stylize import Stylizer, stylize_pictures
+from dualstylegan.stylize import Stylizer, stylize_files
 
 WIDTH, HEIGHT = 1152, 868  # one megapixel, 4:3
 PORTRAIT_PX, CROP_PX = 1024, 256  # the official models'
@@ -78,7 +78,7 @@ def measure(inputs: Path, style, count: int, **options) -> tuple[float, float]:
     """CPU and wall seconds per photo."""
     with tempfile.TemporaryDirectory() as out:
         cpu_s, wall_s = time.process_time(), time.perf_counter()
-        events = list(stylize_pictures([inputs], [style], output=out, **options))
+        events = list(stylize_files([inputs], [style], output=out, **options))
         cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
     assert events[-1].data["failed"] == 0, [e.message for e in events if e.kind == "failed"]
     return cpu_s / count, wall_s / count

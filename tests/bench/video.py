@@ -1,0 +1,147 @@
+"""What a film costs: frames a second, and each stage's CPU time per frame.
+
+    python tests/bench/video.py [--style NAME:ID]    # the whole way; without --style an embedded one
+    python tests/bench/video.py --stub               # stubs for the networks: everything else, at most 15 ms a frame
+
+The film is drawn (300 frames of 640x360: a person before a scene, hand-held, with noise), H.264 with AAC sound. Stages
+run in threads, and CPU time is by each thread's own clock, so it does not shrink when cores are shared and hardly grows
+when others use the machine; frames a second do fall then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from films import Cast, handheld
+
+from dualstylegan import films as film_line
+from dualstylegan import zoo
+from dualstylegan.codes import parse_style
+from dualstylegan.faces.face import Face
+from dualstylegan.films import FilmOptions, FilmReport, restyle_film
+from dualstylegan.stylizer import Stylizer
+
+LIMIT_MS = 15
+PORTRAIT_PX, CROP_PX, ROWS, DIM = 128, 128, 12, 128  # an embedded style's
+STAGES = ("decode", "find", "encode", "generate", "paste", "write")
+
+
+class StubDetector:
+    """Knows where the face is in the first frame, and agrees with wherever it is followed to."""
+
+    name = "stub"
+
+    def __init__(self, points: np.ndarray):
+        self.points = points.astype(np.float32)
+
+    def find(self, pictures):
+        return [[Face.from_points(self.points, 0.999)] for _ in pictures]
+
+    def follow(self, picture, points):
+        self.points = np.asarray(points[0], np.float32)
+        return [one.astype(np.float32) for one in points]
+
+
+class StubEmbedder:
+    def embed(self, picture, faces):
+        for face in faces:
+            face.embedding = np.zeros(128, np.float32)
+
+
+class StubStylizer(Stylizer):
+    """Everything of a Stylizer but its networks: a portrait is a fixed picture."""
+
+    size, crop_size, rows_needed = PORTRAIT_PX, CROP_PX, tuple(range(7))
+    title, description = "stub:0", "stub"
+
+    def __init__(self, points: np.ndarray, mask: str = "head", batch: int = 8):
+        self.detector, self.mask, self.batch, self.faces = StubDetector(points), mask, batch, "all"
+        self.encoder, self.request = self, parse_style("stub:0")
+        self.portrait = torch.linspace(-1, 1, PORTRAIT_PX).expand(1, 3, PORTRAIT_PX, PORTRAIT_PX)
+
+    def encode(self, crops, rows=None):
+        return torch.zeros(len(crops), ROWS, DIM)
+
+    def render(self, codes):
+        return self.portrait.repeat(len(codes), 1, 1, 1)
+
+
+def pool_cpu_s() -> float:
+    """CPU time of the threads the face networks run on, which outlive a film."""
+    pool = [thread for thread in threading.enumerate() if thread.name.startswith("dsg-faces")]
+    return sum(time.clock_gettime(time.pthread_getcpuclockid(thread.ident)) for thread in pool)
+
+
+def measure(source: Path, stylizer: Stylizer, options: FilmOptions) -> tuple[FilmReport, Counter[str]]:
+    """The film's report, and the CPU seconds of each stage."""
+    with tempfile.TemporaryDirectory() as folder:
+        before_s, pool_s = time.process_time(), pool_cpu_s()
+        *_, report = restyle_film(source, [(Path(folder) / "out.mp4", stylizer)], options)
+        whole_s = time.process_time() - before_s
+    cpu_s = Counter({stage: report.cpu_s[stage] for stage in STAGES})
+    cpu_s["face networks"] = pool_cpu_s() - pool_s
+    cpu_s["codecs' own threads"] = max(0.0, whole_s - sum(cpu_s.values()))
+    return report, cpu_s
+
+
+def main() -> int:
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from drawn_films import draw_film
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--style", help="NAME:ID; else the first embedded one")
+    parser.add_argument("--stub", action="store_true", help="stubs in place of the networks")
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--detect-every", type=int, default=film_line.DETECT_EVERY)
+    parser.add_argument("--smooth", type=float, default=film_line.SMOOTH)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch's")
+    parser.add_argument("--precision", default="auto")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    drawn = handheld(Cast(), length=arguments.frames)
+    first = drawn.roles[0]
+    points = first.person.points @ first.frame_from_photo[0][:2, :2].T + first.frame_from_photo[0][:2, 2]
+    if arguments.stub:
+        film_line.FaceEmbedder = StubEmbedder
+        stylizer = StubStylizer(points)
+    else:
+        embedded = [style.name for style in zoo.list_styles() if style.place == "embedded"]
+        style = arguments.style or (embedded[0] if embedded else None)
+        if style is None:
+            parser.error("no style is embedded yet: --style NAME:ID or a style's folder, or --stub")
+        stylizer = Stylizer(style, device="cpu", precision=arguments.precision, detector="embedded")
+    options = FilmOptions(detect_every=arguments.detect_every, smooth=arguments.smooth)
+
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "film.mp4"
+        draw_film(source, list(drawn.frames()), size=(640, 360), audio="aac")
+        if not arguments.stub:  # what the first call of a network costs is no film's
+            measure(source, stylizer, FilmOptions(max_frames=16))
+        report, cpu_s = measure(source, stylizer, options)
+
+    frames = report.frames
+    print(f"{stylizer.description}; {torch.get_num_threads()} threads; {report.summary}")
+    print("| stage | CPU ms per frame |\n|---|---|")
+    for stage, seconds in cpu_s.items():
+        print(f"| {stage} | {1000 * seconds / frames:.1f} |")
+    whole_ms = 1000 * sum(cpu_s.values()) / frames
+    print(f"| together | {whole_ms:.1f} |")
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{report.frames_per_s:.1f} frames/s, peak {peak_mb:.0f} MB")
+    if arguments.stub:
+        print(f"limit {LIMIT_MS} ms: {'kept' if whole_ms <= LIMIT_MS else 'MISSED'}")
+    return int(arguments.stub and whole_ms > LIMIT_MS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,500 @@
+"""Films through `dsg stylize`: streamed in threads, tracked and smoothed, with their sound; whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_films import draw_film, frames_of, packets_of, stamps_of
+from PIL import Image
+from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, tiny_style
+
+from dsgcli.main import main
+from dualstylegan import films
+from dualstylegan import stylizer as stylizer_module
+from dualstylegan.errors import UsageError
+from dualstylegan.events import Event
+from dualstylegan.films import FilmOptions, restyle_film
+from dualstylegan.media.stages import QUEUE_ITEMS, Line
+from dualstylegan.stylize import stylize_files
+from dualstylegan.stylizer import Stylizer
+
+__all__ = ["one_core"]
+
+WIDTH, HEIGHT = 160, 96
+EXACT = {"detect_every": 1, "smooth": 0.0}  # every frame by itself
+
+
+@pytest.fixture(scope="module")
+def style(tmp_path_factory) -> str:
+    return str(tiny_style(tmp_path_factory.mktemp("styles")))
+
+
+@pytest.fixture(autouse=True)
+def drawn_faces(monkeypatch, tmp_path) -> DrawnFaces:
+    """Every test runs in an empty folder of its own, where faces are found as they were drawn."""
+    detector = DrawnFaces()
+    monkeypatch.setattr(stylizer_module, "make_detector", lambda *args, **kwargs: detector)
+    monkeypatch.chdir(tmp_path)
+    return detector
+
+
+@pytest.fixture(autouse=True)
+def no_thread_outlives_its_film():
+    yield
+    assert not [
+        thread for thread in threading.enumerate() if thread.name.startswith("dsg-") and "faces" not in thread.name
+    ]
+
+
+def one_face(index: int) -> Sequence[tuple[float, float, float]]:
+    return ((60 + index, 46, 18),)
+
+
+def face_film(path: str | Path, count: int = 20, faces: Callable[[int], Sequence] = one_face, **options) -> Path:
+    """A film of drawn faces before a ground that stays."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return draw_film(
+        path, lambda index: drawn_photo(WIDTH, HEIGHT, faces(index)), count=count, size=(WIDTH, HEIGHT), **options
+    )
+
+
+def face_frames(folder: str | Path, count: int = 20, faces: Callable[[int], Sequence] = one_face) -> Path:
+    """The same as numbered PNG frames: exactly RGB, in and out."""
+    Path(folder).mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(drawn_photo(WIDTH, HEIGHT, faces(i))).save(Path(folder) / f"{i + 1:06}.png")
+    return Path(folder)
+
+
+def pictures(folder: str | Path) -> list[np.ndarray]:
+    return [np.asarray(Image.open(path)) for path in sorted(Path(folder).iterdir())]
+
+
+def run(inputs, styles, film: dict | None = None, **options) -> list[Event]:
+    inputs = [inputs] if isinstance(inputs, str | Path) else inputs
+    styles = [styles] if isinstance(styles, str | Stylizer) else styles
+    settings = {"device": "cpu", "precision": "float32", **options}
+    return list(stylize_files(inputs, styles, film=FilmOptions(**(film or {})), **settings))
+
+
+def ended(events: Sequence[Event]) -> dict[str, str]:
+    return {Path(e.source).name: e.kind for e in events if e.kind in ("done", "skipped", "failed")}
+
+
+def data_of(events: Sequence[Event]) -> dict:
+    return next(event.data for event in events if event.kind == "done")
+
+
+def files(folder: str | Path = "stylized") -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+def differ(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one.astype(int) - other).mean())
+
+
+# A film comes out as it went in, but for its faces
+
+
+def test_sound_and_time_stamps_come_through_the_whole_command(style):
+    stamps = [0, 3, 4, 9, 10, 11, 15, 16, 20, 22, 23, 30]
+    face_film("talk.mp4", len(stamps), pts=stamps, audio="aac", audio_tracks=2)
+    assert main(["stylize", "talk.mp4", "-s", f"{style}:1", "--device", "cpu"]) == 0
+    assert stamps_of("stylized/talk.mp4") == stamps_of("talk.mp4")
+    for track in (0, 1):
+        assert packets_of("stylized/talk.mp4", "audio", track) == packets_of("talk.mp4", "audio", track)
+    before, after = frames_of("talk.mp4"), frames_of("stylized/talk.mp4")
+    assert all(differ(one[30:60, 50:70], other[30:60, 50:70]) > 8 for one, other in zip(before, after, strict=True))
+    assert all(differ(one[:, 130:], other[:, 130:]) < 4 for one, other in zip(before, after, strict=True))
+
+
+def test_unsmoothed_every_frame_is_the_stylizers_picture(style):
+    face_frames("a", 6)
+    run("a", f"{style}:1", EXACT, output="out")
+    stylizer = Stylizer(f"{style}:1", device="cpu", precision="float32")
+    wanted = stylizer(pictures("a"))
+    for one, other in zip(wanted, pictures("out/a"), strict=True):
+        assert differ(one, other) < 0.1, "faces are placed by the motion of their pixels, too"
+
+
+def test_frames_without_a_face_pass_through_untouched(style):
+    face_film("a.mkv", 20, lambda i: one_face(i) if i >= 12 else (), codec="ffv1")
+    events = run("a.mkv", f"{style}:1", EXACT)
+    before, after = frames_of("a.mkv", None), frames_of("stylized/a.mkv", None)
+    equal = [np.array_equal(one, other) for one, other in zip(before, after, strict=True)]
+    assert equal == [True] * 12 + [False] * 8
+    assert data_of(events)["frames_without_face"] == 12
+
+
+def test_a_film_without_a_face_is_copied_as_it_is_or_skipped_and_said(style):
+    face_film("sea.mp4", 8, lambda i: (), audio="aac")
+    events = run("sea.mp4", f"{style}:1")
+    assert Path("stylized/sea.mp4").read_bytes() == Path("sea.mp4").read_bytes()
+    assert [e.message for e in events if e.kind == "done"] == ["no face found, copied"]
+    events = run("sea.mp4", f"{style}:1", no_face="skip", output="other")
+    assert ended(events) == {"sea.mp4": "skipped"} and not files("other")
+    events = run("sea.mp4", f"{style}:1", {"max_frames": 3}, output="cut")
+    assert len(frames_of("cut/sea.mp4")) == 3, "only a whole film is copied"
+
+
+def test_a_gif_stays_a_gif(style):
+    pictures = [Image.fromarray(drawn_photo(WIDTH, HEIGHT, one_face(3 * i))) for i in range(5)]
+    pictures[0].save("a.gif", save_all=True, append_images=pictures[1:], duration=[40, 80, 40, 200, 60], loop=3)
+    events = run("a.gif", f"{style}:1", EXACT)
+    with Image.open("stylized/a.gif") as gif:
+        durations, after = [], []
+        for number in range(gif.n_frames):
+            gif.seek(number)
+            durations.append(gif.info["duration"])
+            after.append(np.array(gif.convert("RGB")))
+    assert durations == [40, 80, 40, 200, 60] and data_of(events)["frames"] == 5
+    assert all(
+        differ(one[30:60, 50:70], np.array(two)[30:60, 50:70]) > 8 for one, two in zip(after, pictures, strict=True)
+    )
+
+
+def test_a_folder_of_numbered_frames_is_a_film(style):
+    face_frames("in/clip", 6)
+    Image.fromarray(drawn_photo(WIDTH, HEIGHT, one_face(9))).save("in/photo.png")
+    events = run("in", f"{style}:1", EXACT)
+    assert files() == [*(f"clip/{i + 1:06}.png" for i in range(6)), "photo.png"]
+    assert ended(events) == {"clip": "done", "photo.png": "done"}
+    assert events[-1].data["faces"] == 2, "a film's faces are counted by its tracks"
+
+
+def test_a_part_of_a_film(style):
+    face_film("a.mp4", 20, audio="aac")
+    events = run("a.mp4", f"{style}:1", {"start_s": 0.2, "end_s": 0.6})
+    assert data_of(events)["frames"] == 10 and len(frames_of("stylized/a.mp4")) == 10
+    events = run("a.mp4", f"{style}:1", {"max_frames": 3})
+    assert len(frames_of("stylized/a.mp4")) == 3
+    wanted = frames_of("a.mp4")[5]
+    run("a.mp4", f"{style}:1", {"start_s": 0.2, "max_frames": 1})
+    assert differ(frames_of("stylized/a.mp4")[0][:, 130:], wanted[:, 130:]) < 4
+
+
+def test_crop_makes_a_film_of_the_portrait(style):
+    def faces(index):
+        return ((40, 40, 14), (112, 48, 20)) if index < 8 else ()
+
+    face_film("a.mp4", 12, faces, audio="aac")
+    events = run("a.mp4", f"{style}:1", EXACT, crop=True)
+    after = frames_of("stylized/a.mp4")
+    assert after[0].shape == (SIZE, SIZE, 3) and len(after) == 12
+    assert differ(after[-1], after[7]) < 4, "while there is no face the last portrait stays"
+    assert data_of(events)["tracks"] == 1 and packets_of("stylized/a.mp4") == packets_of("a.mp4")
+    face_film("sea.mp4", 4, lambda i: ())
+    assert ended(run("sea.mp4", f"{style}:1", crop=True)) == {"sea.mp4": "skipped"}
+
+
+def test_the_largest_face_is_kept_to_until_it_leaves(style):
+    """The second face outgrows the first one, which yet stays the film's."""
+
+    def faces(index):
+        return ((44, 46, 20), (116, 46, 14 + index * 0.6))
+
+    face_frames("a", 16, faces)
+    events = run("a", f"{style}:1", EXACT, faces="largest")
+    before, after = pictures("a"), pictures("stylized/a")
+    assert data_of(events)["tracks"] == 1
+    assert differ(before[15][36:56, 34:54], after[15][36:56, 34:54]) > 8
+    assert differ(before[15][40:52, 108:124], after[15][40:52, 108:124]) == 0
+
+
+def test_compare_sets_the_source_beside_the_result(style):
+    face_frames("a", 5)
+    run("a", f"{style}:1", {**EXACT, "compare": True})
+    run("a", f"{style}:1", EXACT, output="plain")
+    for pair, one, before in zip(pictures("stylized/a"), pictures("plain/a"), pictures("a"), strict=True):
+        assert pair.shape == (HEIGHT, 2 * WIDTH, 3)
+        assert np.array_equal(pair[:, :WIDTH], before) and np.array_equal(pair[:, WIDTH:], one)
+    face_film("b.mp4", 5)
+    run("b.mp4", f"{style}:1", {"compare": True}, crop=True, output="crops")
+    assert frames_of("crops/b.mp4")[0].shape == (SIZE, 2 * SIZE, 3)
+
+
+# Nothing is done twice
+
+
+def test_several_styles_share_one_pass_over_the_film(style, drawn_faces, monkeypatch):
+    face_film("a.mp4", 12)
+    encoded, opened = [], []
+    encode, open_film = Stylizer.encode, films.open_film
+    monkeypatch.setattr(
+        Stylizer, "encode", lambda self, crops, *a: encoded.append(len(crops)) or encode(self, crops, *a)
+    )
+    monkeypatch.setattr(films, "open_film", lambda *a, **k: opened.append(a) or open_film(*a, **k))
+    events = run("a.mp4", [f"{style}:0", f"{style}:1", f"{style}:0*0.5+{style}:2*0.5"], {"detect_every": 1})
+    assert files() == ["a.tiny-0.mp4", "a.tiny-0x0.5+2x0.5.mp4", "a.tiny-1.mp4"]
+    assert (drawn_faces.seen, sum(encoded), len(opened)) == (12, 12, 1)
+    assert len({frames_of(path)[5].tobytes() for path in Path("stylized").iterdir()}) == 3
+    assert len(data_of(events)["outputs"]) == 3
+
+
+def test_only_the_missing_styles_are_drawn(style):
+    face_film("a.mp4", 8)
+    styles = [f"{style}:0", f"{style}:1"]
+    run("a.mp4", styles)
+    kept = Path("stylized/a.tiny-0.mp4").stat().st_mtime_ns
+    Path("stylized/a.tiny-1.mp4").write_bytes(Path("stylized/a.tiny-1.mp4").read_bytes()[:500])
+    events = run("a.mp4", styles, skip_existing=True)
+    assert Path("stylized/a.tiny-0.mp4").stat().st_mtime_ns == kept
+    assert data_of(events)["outputs"] == ["stylized/a.tiny-1.mp4"]
+    assert ended(run("a.mp4", styles, skip_existing=True)) == {"a.mp4": "skipped"}
+
+
+def test_faces_are_batched_across_frames(style):
+    face_film("a.mp4", 16)
+    stylizer, sizes = Stylizer(f"{style}:1", device="cpu", batch=4), []
+    render = stylizer.render
+    stylizer.render = lambda codes: sizes.append(len(codes)) or render(codes)
+    run("a.mp4", stylizer)
+    assert sizes == [4, 4, 4, 4]
+
+
+def test_a_still_film_gives_the_same_frame_again_and_again(style):
+    face_frames("a", 24, lambda i: one_face(0))
+    run("a", f"{style}:1", batch=4)
+    after = pictures("stylized/a")
+    assert all(np.array_equal(one, after[0]) for one in after) and differ(after[0], pictures("a")[0]) > 1
+
+
+# Batches survive
+
+
+def test_photos_and_films_in_one_job_and_a_bad_one_stops_nothing(style):
+    face_film("in/a.mp4", 6), face_film("in/sub/z.mkv", 6)
+    Image.fromarray(drawn_photo(WIDTH, HEIGHT, one_face(0))).save("in/photo.png")
+    Path("in/empty.mp4").write_bytes(b"")
+    Path("in/noise.mov").write_bytes(b"no film at all" * 50)
+    Path("in/cut.mp4").write_bytes(face_film("whole.mp4", 12).read_bytes()[:1500])
+    events = run("in", f"{style}:1")
+    good, bad = ["a.mp4", "photo.png", "z.mkv"], ["cut.mp4", "empty.mp4", "noise.mov"]
+    assert ended(events) == dict.fromkeys(good, "done") | dict.fromkeys(bad, "failed")
+    assert files() == ["a.mp4", "photo.png", "sub/z.mkv"]
+    assert all(e.message and "\n" not in e.message for e in events if e.kind == "failed")
+    assert events[-1].data["done"] == 3 and events[-1].data["failed"] == 3
+
+
+@pytest.mark.parametrize("stage", ["encode", "render", "paste"])
+def test_a_failure_in_any_stage_fails_its_film_alone(style, monkeypatch, stage):
+    face_film("in/a.mp4", 12), face_film("in/b.mp4", 12)
+    stylizer, work, calls = Stylizer(f"{style}:1", device="cpu", batch=4), getattr(Stylizer, stage), []
+
+    def fail_once(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise ValueError("this face cannot be")
+        return work(stylizer, *args, **kwargs)
+
+    monkeypatch.setattr(stylizer, stage, fail_once)
+    events = run("in", stylizer)
+    assert ended(events) == {"a.mp4": "failed", "b.mp4": "done"} and files() == ["b.mp4"]
+    assert "this face cannot be" in next(e.message for e in events if e.kind == "failed")
+
+
+def test_what_can_be_read_of_a_cut_film_is_restyled_and_said(style):
+    whole = face_film("whole.mkv", 40).read_bytes()
+    Path("a.mkv").write_bytes(whole[: len(whole) * 2 // 3])
+    events = run("a.mkv", f"{style}:1")
+    assert ended(events) == {"a.mkv": "done"}
+    assert 0 < data_of(events)["frames"] < 40
+    assert [e for e in events if e.kind in ("note", "warning") and e.source == "a.mkv"]
+
+
+def test_leaving_early_leaves_no_thread_and_no_file(style):
+    face_film("a.mp4", 40)
+    reports = restyle_film("a.mp4", [("out/b.mp4", Stylizer(f"{style}:1", device="cpu"))])
+    next(reports)
+    reports.close()
+    assert not files("out")
+
+
+# Streams are bounded
+
+
+def test_a_slow_writer_holds_back_the_decoder(style, monkeypatch):
+    monkeypatch.setattr("dualstylegan.media.stages.QUEUE_ITEMS", 2)
+    face_film("a.mp4", 90)
+    decoded, ahead = [0], []
+    decode, write = films._Film._decode, films.FilmWriter.write
+
+    def counted(self, film):
+        for frame in decode(self, film):
+            decoded[0] += 1
+            yield frame
+
+    def slow(self, frame, *args):
+        time.sleep(0.02)
+        ahead.append(decoded[0] - frame.index)
+        return write(self, frame, *args)
+
+    monkeypatch.setattr(films._Film, "_decode", counted)
+    monkeypatch.setattr(films.FilmWriter, "write", slow)
+    run("a.mp4", f"{style}:1", {"smooth": 0.0})
+    assert max(ahead) < 60, "a batch at each stage, and what the queues hold"
+
+
+def test_a_line_hands_items_on_in_order_and_one_failure_ends_it():
+    def numbers():
+        yield from range(1000)
+
+    with Line() as line:
+        doubled = line.ahead(
+            (2 * n for n in line.ahead(numbers(), "one", nbytes=lambda n: 1)), "two", nbytes=lambda n: 1
+        )
+        assert list(doubled) == [2 * n for n in range(1000)]
+    assert set(line.cpu_s) == {"one", "two"}
+
+    with pytest.raises(ZeroDivisionError), Line() as line:
+        for _ in line.ahead((1 // (5 - n) for n in numbers()), "fails", nbytes=lambda n: 1):
+            pass
+
+
+def test_a_line_is_bounded_in_bytes_and_in_items():
+    produced = []
+
+    def heavy(size):
+        for n in range(500):
+            produced.append(n)
+            yield size
+
+    for size, most in ((1, QUEUE_ITEMS + 3), (10 << 20, 6), (1 << 40, 4)):
+        produced.clear()
+        with Line() as line:
+            items = line.ahead(heavy(size), "heavy", nbytes=lambda n: n)
+            next(items)
+            time.sleep(0.2)
+            assert len(produced) <= most
+
+
+# What is said
+
+
+def test_progress_and_the_films_figures(style, monkeypatch):
+    monkeypatch.setattr(films, "REPORT_EVERY_S", 0.0)
+    face_film("a.mp4", 16, lambda i: one_face(i) if i >= 4 else ())
+    events = run("a.mp4", f"{style}:1", EXACT)
+    progress = [e for e in events if e.kind == "progress"]
+    assert [e.current for e in progress] == [*range(1, 17), 16] and {e.total for e in progress} == {16}
+    assert {"frames_per_s", "faces"} <= set(progress[-1].data) and progress[-1].source == "a.mp4"
+    assert {e.data["faces"] for e in progress} == {0, 1}
+    data = data_of(events)
+    assert (data["frames"], data["faces"], data["tracks"], data["frames_without_face"]) == (16, 12, 1, 4)
+    note = next(e.message for e in events if e.kind == "note" and e.source == "a.mp4")
+    assert "16 frames, 12 faces in 1 track" in note and "4 frames without a face" in note
+
+
+def test_piped_it_is_quiet_and_json_has_one_schema(style, capsys):
+    face_film("a.mp4", 8)
+    command = ["stylize", "a.mp4", "-s", f"{style}:1", "--device", "cpu"]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("stylize: 1 done, 1 face in") and len(err.splitlines()) == 2, (
+        "the style's line and the film's"
+    )
+    assert main([*command, "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {len(event) for event in events} == {9}
+    done = next(event for event in events if event["event"] == "done")
+    assert done["data"]["frames"] == 8 and done["output"] == "stylized/a.mp4"
+
+
+def test_options_that_mean_nothing_here_are_said_in_one_line(style):
+    face_film("a.mp4", 4)
+    Image.fromarray(drawn_photo(WIDTH, HEIGHT, one_face(0))).save("photo.png")
+    events = run("photo.png", f"{style}:1", {"crf": 20, "start_s": 1.0})
+    lines = [e.message for e in events if e.kind == "warning" and "--crf" in e.message]
+    assert len(lines) == 1 and "--start" in lines[0] and ended(events) == {"photo.png": "done"}
+    Path("faces.json").write_text("[]")
+    events = run("a.mp4", f"{style}:1", landmarks="faces.json")
+    assert len([e for e in events if e.kind == "warning" and "--landmarks" in e.message]) == 1
+
+
+def test_a_dry_run_writes_nothing(style):
+    face_film("a.wmv", 4, codec="wmv2")
+    events = run("a.wmv", f"{style}:1", dry_run=True)
+    assert "stylized/a.mkv" in next(e.message for e in events if e.kind == "note") and not Path("stylized").exists()
+
+
+def test_what_cannot_be_asked_is_refused_before_any_work(style):
+    face_film("a.mp4", 4)
+    for wrong in ({"smooth": 2.0}, {"detect_every": 0}, {"max_frames": 0}, {"start_s": 3.0, "end_s": 2.0},
+                  {"codec": "h265x"}, {"crf": 900.0}, {"preset": "hasty"}):  # fmt: skip
+        with pytest.raises(UsageError):
+            run("a.mp4", f"{style}:1", wrong)
+    assert main(["stylize", "a.mp4", "-s", f"{style}:1", "--start", "soon"]) == 2
+    assert not Path("stylized").exists()
+
+
+def test_times_are_read_as_clocks_show_them():
+    from dsgcli.options import _seconds
+
+    assert [_seconds(text) for text in ("90", "1:30", "0:01:30.5", "1:00:00")] == [90, 90, 90.5, 3600]
+
+
+def test_a_sheet_shows_moments_of_a_film(style):
+    face_film("a.mp4", 30)
+    events = run("a.mp4", [f"{style}:0", f"{style}:1"], sheet="sheet.png")
+    assert any(e.output == "sheet.png" for e in events)
+    height, width, _ = np.asarray(Image.open("sheet.png")).shape
+    assert height > films.STRIPS * 256 and width > 3 * 256 * WIDTH / HEIGHT
+
+
+# In processes of their own
+
+SLOW = """
+import os, sys, time
+sys.path[:0] = {path!r}
+from tiny_style import DrawnFaces
+from dualstylegan import stylizer
+from dsgcli.main import main
+class Slow(DrawnFaces):
+    def find(self, pictures):
+        time.sleep({nap} * len(pictures))
+        return super().find(pictures)
+stylizer.make_detector = lambda *args, **kwargs: Slow()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def script(nap: float = 0.0) -> Path:
+    path = Path("command.py")
+    path.write_text(SLOW.format(path=[str(Path(__file__).parent)], nap=nap))
+    return path
+
+
+def start(style: str, *options: str, nap: float) -> subprocess.Popen:
+    command = [sys.executable, script(nap), "stylize", *options, "-s", f"{style}:1", "--device", "cpu", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def until_frame(process: subprocess.Popen, number: int) -> None:
+    """Read the command's events until it is past a frame."""
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] == "progress" and event["current"] >= number:
+            return
+    raise AssertionError(process.stderr.read())
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_it_leaves_no_half_film(style, number, status):
+    face_film("a.mp4", 120, audio="aac")
+    process = start(style, "a.mp4", "--detect-every", "1", nap=0.1)
+    until_frame(process, 1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status and "Traceback" not in errors
+    assert not files()
