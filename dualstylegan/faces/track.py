@@ -27,6 +27,7 @@ HOLD = 0.1  # part by which the landmarks draw the place to look at, whose tremb
 
 GAP = 10  # frames a lost face is expected back where it was going, and shown there by the smoother
 SEARCH_EVERY = 2  # frames, while it is
+COASTING = 0.95  # part of its speed that a lost face keeps from frame to frame
 MEMORY = 75  # frames for which it is known again by who it is
 MOST_MISSES = 4  # detections that do not show a face which is being followed; then it is no face
 
@@ -217,8 +218,15 @@ class FaceTracker:
             track.miss()
         for face in found:
             if id(face) not in taken:
-                self._begun += 1
-                self._tracks.append(_Track(self._begun, face, self._embedding(frame, face), face.score >= SURE))
+                self._begin(frame, face)
+
+    def _begin(self, frame: np.ndarray, face: Face) -> None:
+        """A new track. Whoever turns up where somebody was lost may be that one, half hidden: that wants a second look,
+        and so does what is hardly a face."""
+        half_hidden = any(not track.is_seen and track.cost_of(face) < IMPOSSIBLE for track in self._tracks)
+        self._begun += 1
+        embedding = self._embedding(frame, face)
+        self._tracks.append(_Track(self._begun, face, embedding, confirmed=face.score >= SURE and not half_hidden))
 
     def _costs(self, frame: np.ndarray, found: list[Face]) -> np.ndarray:
         """(tracks, detections): what it would cost to take each for each, IMPOSSIBLE where it cannot be."""
@@ -283,6 +291,8 @@ class _Track:
         self.anchor = face.points.astype(np.float64)  # moves with the pixels; where the landmarks are looked for
         self.velocity = np.eye(3)  # frame to frame
         self.motion: np.ndarray | None = None  # from the frame before, where it was measured
+        self._left = face  # as it was last seen
+        self._coast = np.zeros(2)  # px a frame, while it is not
         self.age = 0  # frames in which it was seen
         self.unseen = 0  # frames in a row in which it was not
         self.misses = 0  # detections in a row that did not show it
@@ -321,15 +331,14 @@ class _Track:
 
     def lose(self) -> None:
         """Nothing of it was seen in this frame: it goes on as it was going, ever more slowly."""
-        if self.is_seen and self.motion is not None:
-            self._coast = transform(self.motion, _center(self.face)) - _center(self.face)
-        elif self.is_seen:
-            self._coast = np.zeros(2)
+        if self.is_seen:
+            self._left = self.face
+            self._coast = transform(self.velocity, _center(self.face)) - _center(self.face)
         self.unseen += 1
         self.motion = None
         self.velocity = np.eye(3)
         self._shift(self._coast)
-        self._coast = 0.95 * self._coast
+        self._coast = COASTING * self._coast
 
     def _shift(self, by: np.ndarray) -> None:
         self.anchor = self.anchor + by
@@ -339,12 +348,15 @@ class _Track:
         """The detector has shown it in this frame. Where it was followed too, that places it more steadily."""
         strayed = _distance(face.points, self.face.points) > STRAY * self.face.crop_side_px
         if not self.is_seen or strayed:
+            # Its pixels could not be followed, but its landmarks tell about how it moved, if it was seen a frame ago
+            moved = self.unseen == 1
+            self.motion = face.photo_from_crop @ self._left.crop_from_photo if moved else None
+            self.velocity = np.eye(3) if self.motion is None else self.motion
             self.anchor = face.points.astype(np.float64)
             self.face = replace(face, embedding=None)
-            self.motion = None
         self.face.score = face.score
-        if face.embedding is not None:
-            self.embedding = face.embedding if self.embedding is None else (self.embedding + face.embedding) / 2
+        if self.embedding is None:
+            self.embedding = face.embedding
         self.age += 1
         self.unseen = self.misses = 0
         self.confirmed = self.confirmed or self.age > 1
