@@ -712,6 +712,7 @@ def as_json(goals: Sequence[Goal], header: dict, columns: dict[str, Figures], ou
         "goals": wanted,
         "what": {goal.key: goal.what.strip() for goal in goals},
         "missed": missed(goals, columns[ours]),
+        "missed_by_others": {name: missed(goals, figures) for name, figures in columns.items() if name != ours},
         "columns": rounded,
     }
 
@@ -759,7 +760,7 @@ def run(asked: argparse.Namespace) -> None:
     if asked.fast:
         print(f"a fast look: ranks are among {len(photos)}, not 64, so no goal is shown to be met")
     each = EXEMPLARS
-    kept: dict = {"photos": len(photos), "pairs_per_photo": each, "seed": SEED, "kid_layer": KID_LAYER, "models": {}}
+    kept: dict = {"photos": len(photos), "each_in_exemplars": each, "seed": SEED, "kid_layer": KID_LAYER, "models": {}}
     for where in bases:
         base = load_base(where, parts=("encoder", "prior"))
         figures, pictures = measure_base(base, photos)

@@ -123,7 +123,7 @@ def embed_style(run: Path, place: Path, to: Path, most: int | None) -> Path:
         if size_mb(place) <= BUDGET_MB["style"]:
             break
     (place.parent / "base").symlink_to(style.base_folder.resolve())  # where the copy looks for it
-    demand_alike(str(run), pictures_of_style(style), pictures_of_style(load_style(place)))
+    demand_alike(str(run), pictures_of_style(small), pictures_of_style(load_style(place)))
     return place
 
 
