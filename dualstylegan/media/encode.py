@@ -53,7 +53,7 @@ ENCODERS = {
     "prores": Encoder("prores_ks", None, ("proxy", "lt", "standard", "hq", "4444", "4444xq"), None, {"vendor": "apl0"}),
     "ffv1": Encoder("ffv1", None, (), None, {"level": "3", "slices": "4", "slicecrc": "1"}),
     "mpeg4": Encoder("mpeg4", (3, 1, 31)),
-    "mjpeg": Encoder("mjpeg", (3, 1, 31)),
+    "mjpeg": Encoder("mjpeg", (3, 1, 31), options={"strict": "unofficial"}),  # it may have limited range
 }
 _ALIASES = {"h265": "hevc", "x264": "h264", "x265": "hevc", "avc": "h264", "libvpx-vp9": "vp9"}
 _ALIASES |= {entry.name: name for name, entry in ENCODERS.items()}

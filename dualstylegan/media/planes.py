@@ -13,6 +13,8 @@ from typing import NamedTuple
 import av
 import numpy as np
 
+from dualstylegan.media import hdr
+
 # AVCOL_SPC (what files say) -> swscale's number of the same matrix. 2 is "not said".
 _SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 BT709, UNSAID, BT601 = 1, 2, 6
@@ -73,7 +75,7 @@ class Color:
 
     @property
     def is_hdr(self) -> bool:
-        return self.transfer in (16, 18)  # PQ (SMPTE 2084), HLG (ARIB B67)
+        return self.transfer in (hdr.PQ, hdr.HLG)
 
 
 UNTOLD = Color()
@@ -111,7 +113,9 @@ def convert(frame: av.VideoFrame, color: Color, form: str, size: tuple[int, int]
 
 
 def to_rgb(frame: av.VideoFrame, color: Color) -> np.ndarray:
-    """uint8 (H, W, 3) as stored, not turned."""
+    """uint8 (H, W, 3) as stored, not turned; HDR as sRGB."""
+    if color.is_hdr:
+        return hdr.to_srgb(to_deep_rgb(frame, color), color.transfer)
     picture = convert(frame, color, "rgb24")
     plane = picture.planes[0]
     rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: picture.height, : 3 * picture.width]
@@ -128,7 +132,10 @@ def to_deep_rgb(frame: av.VideoFrame, color: Color) -> np.ndarray:
 
 def from_rgb(pixels: np.ndarray, color: Color, form: str) -> av.VideoFrame:
     """A frame in `form` from uint8 (H, W, 3) as stored."""
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    if color.is_hdr:
+        frame = av.VideoFrame.from_ndarray(hdr.from_srgb(pixels, color.transfer), format="rgb48le")
+    else:
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
     return tagged(convert(frame, color, form), color)
 
 

@@ -23,7 +23,8 @@ from types import TracebackType
 import numpy as np
 
 from dualstylegan.errors import DualStyleGANError, UsageError
-from dualstylegan.media import stills
+from dualstylegan.media import mux, stills
+from dualstylegan.media.decode import ContainerFilm
 from dualstylegan.media.detect import is_animated, numbered_frames
 from dualstylegan.media.encode import CONTAINERS, check_encoding, choose, film_suffix
 from dualstylegan.media.film import Film, FilmFrame, FilmInfo, Still
@@ -61,8 +62,6 @@ def open_film(
         return stills.NumberedFrames(path, **given)
     if is_animated(path):
         return stills.Animation(path, **given)
-    from dualstylegan.media.decode import ContainerFilm  # PyAV takes 0.2 s to load
-
     return ContainerFilm(path, **given)
 
 
@@ -76,8 +75,6 @@ def is_film(path: str | os.PathLike) -> bool:
 
 def forget_parts(path: str | os.PathLike) -> None:
     """Remove what a stopped run has left of the film that was to be `path`."""
-    from dualstylegan.media import mux
-
     shutil.rmtree(mux.parts_folder(Path(path)), ignore_errors=True)
 
 
@@ -119,8 +116,6 @@ class FilmWriter:
         self._encoding = None
         suffix = self.path.suffix.lower()
         if suffix in CONTAINERS:
-            from dualstylegan.media import mux
-
             turn = mux.stored_turn(self.path, info, self._size)
             stored = self._size[::-1] if turn.transpose else self._size
             self._encoding = choose(info, self.path, size=stored, codec=codec, crf=crf, preset=preset)
@@ -146,10 +141,8 @@ class FilmWriter:
     def __enter__(self) -> FilmWriter:
         with ExitStack() as stack:
             if self._encoding is not None:
-                from dualstylegan.media.mux import ContainerWriter
-
                 temporary = stack.enter_context(atomic_output(self.path))
-                self._sink = ContainerWriter(
+                self._sink = mux.ContainerWriter(
                     self.path, temporary, self._info, self._encoding, self._size, self._shape, self._parts
                 )
             elif self.path.suffix:
