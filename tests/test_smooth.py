@@ -1,4 +1,4 @@
-"""Smoothing takes out what trembles and leaves what happens, when it happens; a still film stays still to the last bit."""
+"""Smoothing takes out what trembles and leaves what happens, when it happens; a still film stays still, to the bit."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def face_shape() -> np.ndarray:
     """Sixty-eight points that FFHQ's alignment takes for a face, about 100 px wide, their middle near (0, 0)."""
     rng = np.random.default_rng(0)
     points = rng.uniform(-40, 40, (68, 2))
-    points[36:42] = (-20, -15) + rng.uniform(-3, 3, (6, 2))
-    points[42:48] = (20, -15) + rng.uniform(-3, 3, (6, 2))
+    points[36:42] = np.array([-20, -15]) + rng.uniform(-3, 3, (6, 2))
+    points[42:48] = np.array([20, -15]) + rng.uniform(-3, 3, (6, 2))
     points[48], points[54] = (-15, 25), (15, 25)
     return points
 

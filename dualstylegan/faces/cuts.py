@@ -12,6 +12,7 @@ SIZE = (64, 36)  # px; enough to tell places apart
 LIKENESS = 0.4  # correlation of the detail at the best shift; successive frames of a shot have more
 SAME_COLORS = 0.12  # distance of colour histograms, 0 to 1; two frames of other shots hardly come below
 BINS = 6  # per channel
+FLAT = 0.5 * SIZE[0] * SIZE[1]  # energy of no more detail than noise
 FLASH = 2  # frames; what looks as before after so many more was a flash, not a cut
 
 
@@ -59,8 +60,7 @@ class _Look:
     def likeness(self, other: _Look) -> float:
         """The correlation of both pictures' detail when one is shifted over the other in the best way."""
         shifted = np.fft.irfft2(self.spectrum * other.spectrum.conj(), s=(2 * SIZE[1], 2 * SIZE[0]))
-        flat = SIZE[0] * SIZE[1] * 0.5  # energy of a picture without detail: any is like it
-        return float((shifted.max() + flat) / (np.sqrt(self.energy * other.energy) + flat))
+        return float(shifted.max() / (np.sqrt(self.energy * other.energy) + FLAT))
 
     def color_distance(self, other: _Look) -> float:
         return float(np.abs(self.colors - other.colors).sum() / 2)

@@ -303,13 +303,13 @@ class _Track:
 
     @property
     def is_forgotten(self) -> bool:
-        """Too long out of sight to be expected anywhere."""
-        return self.unseen > GAP
+        """Too long out of sight to be expected anywhere: it was not even back in the frame after GAP others."""
+        return self.unseen > GAP + 1
 
     @property
     def is_doubtful(self) -> bool:
         """Whether the detector should look now, not when it is due."""
-        lost = self.confirmed and 0 < self.unseen <= GAP and (self.unseen - 1) % SEARCH_EVERY == 0
+        lost = not self.is_seen and not self.is_forgotten and (self.unseen - 1) % SEARCH_EVERY == 0
         return lost or not self.confirmed
 
     def is_alive(self, width: int, height: int) -> bool:
