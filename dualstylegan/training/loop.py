@@ -275,15 +275,13 @@ def only_training(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_(False)
 
 
-def adam(
-    parameters: Sequence[nn.Parameter], lr: float, regularized_every: int | None = None, momentum: float = 0.0
-) -> torch.optim.Adam:
-    """Adam (`momentum`, 0.99), corrected for a regulariser that takes a step of its own every so many steps.
+def adam(parameters: Sequence[nn.Parameter], lr: float, regularized_every: int | None = None) -> torch.optim.Adam:
+    """Adam (0, 0.99), corrected for a regulariser that takes a step of its own every so many steps.
 
     Karras et al. 2020, appendix B: with c = every / (every + 1), lr and betas become lr · c and beta^c.
     """
     c = 1.0 if regularized_every is None else regularized_every / (regularized_every + 1)
-    return torch.optim.Adam(parameters, lr=lr * c, betas=(momentum**c, 0.99**c), fused=True)
+    return torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, 0.99**c), fused=True)
 
 
 def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
