@@ -284,3 +284,9 @@ def test_a_drawer_draws_what_the_stylizer_draws(tmp_path):
     flat = Stylizer(style, 1, structure=0.0, device="cpu", precision="float32", detector=DrawnJudges)
     expected = flat.render(flat.encode(photos.crops(style.encoder.input_size)))
     torch.testing.assert_close(drawer.draw(np.array([0]), np.array([1]), structure=0.0), expected, atol=1e-5, rtol=0)
+
+
+def test_of_two_styles_it_is_said_by_whom_the_first_keeps_more():
+    first = {"identity_cosine": 0.5, "shape_distance": 0.1, "perceptual_distance": 0.7}
+    second = {"identity_cosine": 0.3, "shape_distance": 0.2, "perceptual_distance": 0.6}
+    assert quality.keeps_more(first, second) == ["identity_cosine", "shape_distance"]

@@ -659,6 +659,12 @@ def measure_limited(styles: Sequence[Style], photos: Photos, folder: Path | None
     return kept
 
 
+def keeps_more(first: Figures, second: Figures) -> list[str]:
+    """The judges by which the first style keeps more of the photos than the second."""
+    signs = {"identity_cosine": 1, "shape_distance": -1, "perceptual_distance": -1}
+    return [key for key, sign in signs.items() if sign * (first[key] - second[key]) > 0]
+
+
 LIMITED = (
     Goal("identity_cosine", "identity kept: cosine with the photo's (more)"),
     Goal("shape_distance", "landmarks: distance to the photo's shape (less)"),
@@ -777,8 +783,9 @@ def run(asked: argparse.Namespace) -> None:
     if asked.limited:
         both = [load_style(where, wplus=False, thumbnails=True) for where in asked.limited]
         figures = measure_limited(both, photos, asked.sheets, each)
-        columns = {Path(where).name: one for where, one in zip(asked.limited, figures, strict=True)}
+        columns = dict(zip(asked.limited, figures, strict=True))
         print_table("styles of few portraits: what is kept of the photo", LIMITED, columns, judged=())
+        print(f"{asked.limited[0]} keeps more of the photo by {', '.join(keeps_more(*figures)) or 'nobody'}")
         kept["limited"] = columns
 
     print("\nThe identity net and MobileNetV2 also trained these models; landmarks and Lab colours trained nothing.")
