@@ -43,6 +43,7 @@ def draw_film(
     time_base: Fraction | None = None,
     audio: str | None = None,
     audio_tracks: int = 1,
+    audio_rate: int | None = None,
     audio_seconds: float | None = None,
     clap_s: Sequence[float] = (),
     rotation: int | None = None,
@@ -100,7 +101,7 @@ def draw_film(
         if interlaced:
             context.flags |= 1 << 18 | 1 << 29  # interlaced DCT and motion estimation
             context.field_order = 2
-        tracks = [_add_audio(film, audio) for _ in range(audio_tracks)] if audio else []
+        tracks = [_add_audio(film, audio, audio_rate) for _ in range(audio_tracks)] if audio else []
         words = None
         if subtitles:
             words = film.add_mux_stream("mov_text" if path.suffix in known else "subrip")
@@ -146,8 +147,8 @@ def draw_film(
 _SWS = {1: 1, 6: 5, 9: 9}  # swscale's numbers of the matrices
 
 
-def _add_audio(film, codec):
-    rate = 48000 if codec == "libopus" else 44100
+def _add_audio(film, codec, rate):
+    rate = rate or (48000 if codec == "libopus" else 44100)
     stream = film.add_stream(codec, rate=rate)
     stream.layout = "mono"
     return stream

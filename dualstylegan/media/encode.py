@@ -46,7 +46,7 @@ class Encoder:
 # The presets are those that cost a few ms of CPU per frame at 640x360 on one core: the networks need the rest. The crf
 # are those where the picture cannot be told from its source at that preset.
 ENCODERS = {
-    "h264": Encoder("libx264", (18, 0, 51), _SPEEDS, "superfast"),
+    "h264": Encoder("libx264", (19, 0, 51), _SPEEDS, "superfast"),
     "hevc": Encoder("libx265", (20, 0, 51), _SPEEDS, "superfast", {"x265-params": "log-level=none:open-gop=0"}),
     "vp9": Encoder("libvpx-vp9", (24, 0, 63), tuple("012345678"), "7", {"deadline": "realtime", "row-mt": "1"}),
     "av1": Encoder("libsvtav1", (24, 0, 63), tuple(map(str, range(14))), "11"),

@@ -12,7 +12,7 @@ import io
 import json
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from fractions import Fraction
@@ -120,7 +120,11 @@ class ContainerWriter:
 
     def _encode(self, picture: av.VideoFrame | None) -> None:
         if self._parts is None:
-            for packet in self._output.stream.encode(picture):
+            packets = self._output.stream.encode(picture)
+            if picture is None and not self._output.has_begun:
+                # x265 invents the decoding times of films that end before it has said anything
+                packets = list(in_decoding_time(packets, [stamps_of(packets)]))
+            for packet in packets:
                 self._output.mux(packet)
             return
         if self._encoder is None:
@@ -244,6 +248,7 @@ class _Output:
         self._companions = _Companions(info, form, suffix, shift, notes) if info.kind == "container" else None
         if self._companions is not None and form in ("mp4", "mov") and any("." in k for k in self._companions.metadata):
             options["movflags"] = "use_metadata_tags"
+        self.has_begun = False
         self._file = av.open(f"file:{temporary}", "w", format=form, container_options=options)
 
     def add_picture(
@@ -259,6 +264,7 @@ class _Output:
             self._companions.add_to(self._file, stream)
 
     def mux(self, packet: av.Packet) -> None:
+        self.has_begun = True
         self._file.mux(packet)
         if self._companions is not None and packet.dts is not None:
             self._companions.mux_until(packet.dts * packet.time_base + self._shift)
@@ -563,30 +569,23 @@ class Parts:
         return self._ends
 
     def packets(self, base: Fraction) -> Iterator[av.Packet]:
-        """Every packet in decoding order, with decoding times that run on across the seams.
-
-        Each encoder began its own; with a variable rate those could run into one another. Frame i of the decoding order
-        is due when frame i - delay is shown, which is what an encoder of the whole film would have said.
-        """
+        """Every packet in decoding order, with decoding times that run on across the seams."""
         stamps = [self._stamps(file) for file in self._files]
         if not stamps:
-            return
-        delay = max(int((np.arange(len(one)) - np.argsort(np.argsort(one[:, 0]))).max()) for one in stamps)
-        shown = np.concatenate([np.sort(one[:, 0]) for one in stamps])
-        self._ends = int((stamps[-1][:, 0] + stamps[-1][:, 1]).max()) * base
-        early = shown[: delay + 1] - (shown[delay] - shown[0])
-        index = 0
+            return iter(())
+        self._ends = int(stamps[-1].sum(1).max()) * base
+        return in_decoding_time(self._kept(base), [one[:, 0] for one in stamps])
+
+    def _kept(self, base: Fraction) -> Iterator[av.Packet]:
         for file in self._files:
             for pts, duration, key, data, sides in self._records(file):
                 packet = av.Packet(data)
                 packet.time_base, packet.pts, packet.duration = base, pts, duration
-                packet.dts = int(shown[index - delay] if index >= delay else early[index])
                 packet.is_keyframe = bool(key)
                 for number, side in sides:
                     kept = PacketSideData(number, len(side))
                     kept.update(side)
                     packet.set_sidedata(kept)
-                index += 1
                 yield packet
 
     def abort(self) -> None:
@@ -597,6 +596,27 @@ class Parts:
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def stamps_of(packets: Sequence[av.Packet]) -> np.ndarray:
+    return np.array([packet.pts for packet in packets], np.int64)
+
+
+def in_decoding_time(packets: Iterable[av.Packet], stamps: Sequence[np.ndarray]) -> Iterator[av.Packet]:
+    """The packets with new decoding times; `stamps` are their times of showing in decoding order, part by part.
+
+    Packet i is due when frame i - delay is shown, where the delay is the farthest that a packet comes ahead of others
+    shown before it: what an encoder of the whole film says. Encoders of parts began anew each, and with a variable rate
+    their own times could run into one another.
+    """
+    delay = max((int((np.arange(len(one)) - one.argsort().argsort()).max()) for one in stamps if len(one)), default=0)
+    shown = np.sort(np.concatenate(stamps))
+    if not len(shown):
+        return
+    early = shown[: delay + 1] - (shown[delay] - shown[0])
+    for index, packet in enumerate(packets):
+        packet.dts = int(shown[index - delay] if index >= delay else early[index])
+        yield packet
 
 
 _KEPT_SIDES = {"matroska_block_additional": 15}  # a WebM's transparency

@@ -20,6 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
+import av
 import numpy as np
 
 from dualstylegan.errors import DualStyleGANError, UsageError
@@ -196,6 +197,6 @@ def _readable_errors(path: Path) -> Iterator[None]:
         yield
     except (DualStyleGANError, FileExistsError, PermissionError):
         raise
-    except (OSError, ValueError) as error:  # FFmpeg's are one or both of these
+    except (OSError, ValueError, av.FFmpegError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DualStyleGANError(f"Cannot write {path}: {reason}.") from error
