@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -86,7 +87,7 @@ def train(
 
     processes = Processes(timeout_s=recipe.process_timeout_s, cpu=cpu)
     folder.create()
-    with processes.together(folder.path):
+    with processes.together(folder.path), folder.alone() if processes.is_main else nullcontext():
         training = Training(recipe, folder, processes, from_step, notify)
         if processes.is_main:
             sweep(folder.path)

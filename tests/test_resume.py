@@ -14,6 +14,7 @@ import pytest
 import torch
 from tiny_training import draw_portraits, launch, write_base_recipe, write_style_recipe
 
+from dualstylegan.errors import TrainingError
 from dualstylegan.recipe import load_recipe
 from dualstylegan.train import train
 from dualstylegan.training.run import RandomState, RunFolder
@@ -123,6 +124,12 @@ def test_every_source_of_chance_goes_on_where_it_was():
     RandomState.seed(4)
     RandomState.restore(state)
     assert [draw(), draw()] == expected
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_is_at_work(unbroken, tmp_path):
+    with RunFolder(tmp_path).alone(), pytest.raises(TrainingError, match="another process is training here"):
+        next(train(load_recipe(unbroken / "base.toml"), tmp_path, cpu=True))
+    next(train(load_recipe(unbroken / "base.toml"), tmp_path, cpu=True))
 
 
 def test_a_log_cut_short_by_a_kill_is_mended(tmp_path):

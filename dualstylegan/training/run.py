@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from dualstylegan.errors import TrainingError
 
@@ -79,6 +80,19 @@ class RunFolder:
         with self._writing(f"stage '{name}'"):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other runs out of this folder inside the body. Raises TrainingError when one is at work already."""
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise TrainingError(f"{self.path}: another process is training here. Wait for it, or stop it.") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     # What is done
 
