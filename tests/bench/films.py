@@ -117,7 +117,7 @@ class Cast:
 
 @dataclass
 class Role:
-    """A person in a film: `frame_from_photo` (frames, 3, 3), `smile` (frames,) in [0, 1]; later roles stand in front."""
+    """A person in a film: `frame_from_photo` (frames, 3, 3), `smile` (frames,) in [0, 1]; later ones stand in front."""
 
     person: Person
     frame_from_photo: np.ndarray
@@ -235,6 +235,12 @@ def smile(cast: Cast, who: int = 9, length: int = LENGTH) -> DrawnFilm:
     return _one_person("smile", cast, who, length, smile=amount, noise=1.5)
 
 
+def speech(cast: Cast, who: int = 15, length: int = LENGTH) -> DrawnFilm:
+    """A mouth that opens and closes four times a second."""
+    amount = 0.5 - 0.5 * np.cos(2 * np.pi * 4 / RATE * np.arange(length))
+    return _one_person("speech", cast, who, length, smile=amount, noise=1.5)
+
+
 def crossing(cast: Cast, who: tuple[int, int] = (10, 14), length: int = LENGTH) -> DrawnFilm:
     """Two people change places; the one behind is hidden for some frames."""
     x = 170 * (1 - 2 * _ease(np.linspace(-0.1, 1.1, length)))
@@ -263,7 +269,7 @@ def post(cast: Cast, who: int = 13, length: int = LENGTH, hidden: int = 10) -> D
 
 FILMS: dict[str, Callable[[Cast], DrawnFilm]] = {
     build.__name__: build
-    for build in (still, pan, zoom, rotation, handheld, noise, exposure, smile, crossing, cut, post)
+    for build in (still, pan, zoom, rotation, handheld, noise, exposure, smile, speech, crossing, cut, post)
 }
 
 
@@ -299,14 +305,14 @@ def _scenery(seed: int) -> np.ndarray:
     """Something to stand before, larger than the frame: blotches with edges, in every film others."""
     rng = np.random.default_rng((seed, 77))
     width, height = SIZE
-    coarse = Image.fromarray(rng.integers(40, 216, (6, 10, 3), dtype=np.uint8)).resize(
+    coarse = Image.fromarray(rng.integers(70, 186, (6, 10, 3), dtype=np.uint8)).resize(
         (width, height), Image.Resampling.BICUBIC
     )
     draw = ImageDraw.Draw(coarse)
     for _ in range(40):
         x, y = rng.integers(0, (width, height))
         w, h = rng.integers(15, 120, 2)
-        draw.rectangle([x, y, x + w, y + h], fill=tuple(int(v) for v in rng.integers(30, 226, 3)))
+        draw.rectangle([x, y, x + w, y + h], fill=tuple(int(v) for v in rng.integers(60, 200, 3)))
     return np.asarray(coarse.filter(ImageFilter.GaussianBlur(1.5)))
 
 
