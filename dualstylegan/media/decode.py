@@ -199,6 +199,7 @@ class ContainerFilm(Film):
             if self._first_size != (picture.width, picture.height) or picture.format.name != info.pix_fmt:
                 picture, resized = convert(picture, color, info.pix_fmt, self._first_size), resized + 1
             duration = picture.duration or step
+            self._last_s = float((pts + duration) * base)
             yield FilmFrame(index, pts, base, duration, float(self._time(pts)), picture, color=color, turn=info.turn)
             index += 1
         else:
@@ -226,12 +227,24 @@ class ContainerFilm(Film):
         promised = self._stream.frames
         if promised and self._packets < promised and self._file.format.name != "avi":
             self.problems.append(f"ends after {self._packets} of {promised} frames: the file is cut off")
+        tag = _seconds(self._stream.metadata.get("DURATION"))  # Matroska has no count
+        if tag is not None and self._last_s < tag - 0.25:  # a quarter of a second may be rounding
+            self.problems.append(f"ends after {self._last_s:.1f} of {tag:.1f} s: the file is cut off")
 
 
 def _with_first(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
     if first is not None:
         yield first
     yield from rest
+
+
+def _seconds(text: str | None) -> float | None:
+    """Of a Matroska tag, `00:01:02.500000000`; None of anything else."""
+    try:
+        hours, minutes, seconds = (text or "").split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        return None
 
 
 def open_container(path: Path) -> av.container.InputContainer:

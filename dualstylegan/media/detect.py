@@ -73,7 +73,7 @@ def numbered_frames(folder: str | os.PathLike) -> list[Path] | None:
     return frames if _look_alike(frames) else None
 
 
-def _look_alike(frames: Sequence[Path], alike: float = 20.0) -> bool:
+def _look_alike(frames: Sequence[Path], alike: float = 10.0) -> bool:
     """Whether most neighbours differ by less than `alike` of 255 at 16x16 pixels; cuts are few, strangers are not."""
     starts = sorted({round(at * (len(frames) - 2) / 6) for at in range(7)})
     differences = []

@@ -69,6 +69,7 @@ class ContainerWriter:
         self._shift: Fraction | None = None
         self._last: int | None = None
         self._ends = Fraction(0)
+        self._words_said = False
         self.notes = list(encoding.notes)
         if self._own_size and av.VideoFormat(info.pix_fmt).components[0].width and _finer(info, encoding):
             self.notes.append(
@@ -187,7 +188,15 @@ class ContainerWriter:
                 picture = tagged(convert(source, color, form), color)
         if before is not None:
             picture = with_changes(picture, pixels, before, color)
+            self._say_what_is_lost(source, picture)
         return turned_frame(picture, frame.turn, color) if turned else picture
+
+    def _say_what_is_lost(self, source: av.VideoFrame, picture: av.VideoFrame) -> None:
+        if picture is source or self._words_said:
+            return
+        if any(side.type.name == "A53_CC" for side in source.side_data):
+            self._words_said = True
+            self.notes.append("closed captions inside its pictures are left out of frames that were changed")
 
 
 def stored_turn(path: Path, info: FilmInfo, size: tuple[int, int]) -> Turn:
@@ -637,12 +646,14 @@ def part_settings(info: FilmInfo, encoding: Encoding, size: tuple[int, int], key
 
 
 def source_identity(path: Path) -> str:
-    """A digest that changes when the file does: its size, its time and its ends."""
+    """A digest that changes when a film does: its size, its time and its ends; names, sizes and times of frames."""
     digest = hashlib.sha256()
-    stat = path.stat()
-    digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
-    with path.open("rb") as file:
-        digest.update(file.read(65536))
-        file.seek(max(0, stat.st_size - 65536))
-        digest.update(file.read())
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        stat = file.stat()
+        digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    if path.is_file():
+        with path.open("rb") as file:
+            digest.update(file.read(65536))
+            file.seek(max(0, path.stat().st_size - 65536))
+            digest.update(file.read())
     return digest.hexdigest()

@@ -174,11 +174,12 @@ class FilmWriter:
             self._sink.write(frame, pixels)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            with suppress(Exception):
+                self._sink.abort()
+            self._stack.__exit__(kind, error, trace)
+            return
         with self._stack:
-            if error is not None:
-                with suppress(Exception):
-                    self._sink.abort()
-                raise error.with_traceback(trace)
             try:
                 with _readable_errors(self.path):
                     self._sink.finish()
