@@ -24,6 +24,7 @@ from dualstylegan import stylizer as stylizer_module
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
 from dualstylegan.films import FilmOptions, restyle_film
+from dualstylegan.media import mux
 from dualstylegan.media.stages import QUEUE_ITEMS, Line
 from dualstylegan.stylize import stylize_files
 from dualstylegan.stylizer import Stylizer
@@ -378,6 +379,63 @@ def test_a_line_is_bounded_in_bytes_and_in_items():
             assert len(produced) <= most
 
 
+# A stopped film goes on
+
+
+def coming_and_going(index: int) -> Sequence[tuple[float, float, float]]:
+    """One face that moves all the while, another that comes and goes."""
+    return ((50 + 0.7 * index, 46, 18), *(((120, 40, 12),) if 24 <= index < 40 else ()))
+
+
+def same_film(one: str | Path, other: str | Path) -> bool:
+    pairs = zip(frames_of(one, None), frames_of(other, None), strict=True)
+    return all(np.array_equal(*pair) for pair in pairs) and stamps_of(one) == stamps_of(other)
+
+
+def test_resumed_it_is_the_film_of_a_run_that_was_not_stopped(style, monkeypatch, caplog):
+    monkeypatch.setattr(mux, "PART_FRAMES", 16)
+    face_film("a.mp4", 56, coming_and_going, audio="aac")
+    stylizer = Stylizer(f"{style}:1", device="cpu", precision="float32", batch=4)
+    run("a.mp4", stylizer, output="whole")
+
+    render, rendered = stylizer.render, []
+
+    def until_frame_40(codes):
+        if sum(rendered) >= 48:
+            raise OSError("the power went")
+        rendered.append(len(codes))
+        return render(codes)
+
+    monkeypatch.setattr(stylizer, "render", until_frame_40)
+    assert ended(run("a.mp4", stylizer)) == {"a.mp4": "failed"}
+    assert not Path("stylized/a.mp4").exists() and "--resume" in caplog.text
+    rendered.clear()
+    monkeypatch.setattr(stylizer, "render", lambda codes: rendered.append(len(codes)) or render(codes))
+    events = run("a.mp4", stylizer, {"resume": True})
+    assert same_film("stylized/a.mp4", "whole/a.mp4")
+    assert packets_of("stylized/a.mp4") == packets_of("a.mp4")
+    assert files() == ["a.mp4"], "the parts are cleared away"
+    data = data_of(events)
+    assert data["frames"] == 56 and sum(rendered) < data["faces"]
+
+
+def test_parts_made_otherwise_are_not_joined(style, monkeypatch):
+    monkeypatch.setattr(mux, "PART_FRAMES", 8)
+    face_film("a.mp4", 24)
+    run("a.mp4", f"{style}:2", output="whole")
+    for change in ({"style": f"{style}:1"}, {"smooth": 1.0}, {"resume": False}):
+        stylizer = Stylizer(change.pop("style", f"{style}:2"), device="cpu", precision="float32", batch=4)
+        paste = stylizer.paste
+        stylizer.paste = lambda *a, calls=[], paste=paste, **k: (
+            paste(*a, **k) if calls.append(1) or len(calls) < 20 else 1 / 0
+        )
+        again = change.pop("resume", True)
+        assert ended(run("a.mp4", stylizer, change)) == {"a.mp4": "failed"}
+        assert list(Path("stylized").iterdir()), "parts are kept"
+        run("a.mp4", f"{style}:2", {"resume": again})
+        assert same_film("stylized/a.mp4", "whole/a.mp4") and files() == ["a.mp4"]
+
+
 # What is said
 
 
@@ -458,7 +516,9 @@ import os, sys, time
 sys.path[:0] = {path!r}
 from tiny_style import DrawnFaces
 from dualstylegan import stylizer
+from dualstylegan.media import mux
 from dsgcli.main import main
+mux.PART_FRAMES = 16
 class Slow(DrawnFaces):
     def find(self, pictures):
         time.sleep({nap} * len(pictures))
@@ -487,6 +547,21 @@ def until_frame(process: subprocess.Popen, number: int) -> None:
         if event["event"] == "progress" and event["current"] >= number:
             return
     raise AssertionError(process.stderr.read())
+
+
+def test_killed_it_goes_on(style):
+    face_film("a.mp4", 64, coming_and_going, audio="aac")
+    options = ["a.mp4", "--batch", "4", "--precision", "float32"]
+    assert start(style, *options, "-o", "whole", nap=0).wait(120) == 0
+    process = start(style, *options, nap=0.05)
+    deadline_s = time.monotonic() + 120
+    while not list(Path().glob("stylized/.dsg-parts-*/*.part")) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate(timeout=60)
+    assert not Path("stylized/a.mp4").exists()
+    assert start(style, *options, "--resume", nap=0).wait(120) == 0
+    assert same_film("stylized/a.mp4", "whole/a.mp4") and packets_of("stylized/a.mp4") == packets_of("a.mp4")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
