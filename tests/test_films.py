@@ -419,16 +419,25 @@ def test_resumed_it_is_the_film_of_a_run_that_was_not_stopped(style, monkeypatch
     assert data["frames"] == 56 and sum(rendered) < data["faces"]
 
 
+def fail_at_paste(number: int, stylizer: Stylizer) -> None:
+    paste, pasted = stylizer.paste, []
+
+    def failing(*args, **kwargs):
+        pasted.append(1)
+        if len(pasted) == number:
+            raise OSError("the power went")
+        return paste(*args, **kwargs)
+
+    stylizer.paste = failing
+
+
 def test_parts_made_otherwise_are_not_joined(style, monkeypatch):
     monkeypatch.setattr(mux, "PART_FRAMES", 8)
     face_film("a.mp4", 24)
     run("a.mp4", f"{style}:2", output="whole")
     for change in ({"style": f"{style}:1"}, {"smooth": 1.0}, {"resume": False}):
         stylizer = Stylizer(change.pop("style", f"{style}:2"), device="cpu", precision="float32", batch=4)
-        paste = stylizer.paste
-        stylizer.paste = lambda *a, calls=[], paste=paste, **k: (
-            paste(*a, **k) if calls.append(1) or len(calls) < 20 else 1 / 0
-        )
+        fail_at_paste(20, stylizer)
         again = change.pop("resume", True)
         assert ended(run("a.mp4", stylizer, change)) == {"a.mp4": "failed"}
         assert list(Path("stylized").iterdir()), "parts are kept"
@@ -573,3 +582,45 @@ def test_stopped_it_leaves_no_half_film(style, number, status):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status and "Traceback" not in errors
     assert not files()
+
+
+MEMORY = """
+import resource, sys, threading
+sys.path[:0] = {path!r}
+from tiny_style import DrawnFaces
+from dualstylegan import films
+from dualstylegan.stylizer import Stylizer
+stylizer = Stylizer(sys.argv[3], device="cpu", detector=DrawnFaces())
+*_, report = films.restyle_film(sys.argv[1], [(sys.argv[2], stylizer)])
+print(report.frames, report.faces, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def peak_mb(source: Path, frames: int, style: str) -> int:
+    script = MEMORY.format(path=[str(Path(__file__).parent)])
+    command = [sys.executable, "-c", script, str(source), "out.mp4", f"{style}:1"]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert result.returncode == 0, result.stderr
+    count, faces, peak = map(int, result.stdout.split())
+    assert count == frames and faces > 0.9 * frames
+    return peak
+
+
+def long_film(path: str, frames: int, size: tuple[int, int]) -> Path:
+    width, height = size
+    shown = [drawn_photo(width, height, ((width / 2 + i, height / 2, height / 6),)) for i in range(20)]
+    to_and_fro = [*shown, *shown[-2:0:-1]]
+    return draw_film(path, lambda i: to_and_fro[i % len(to_and_fro)], count=frames, size=size, audio="aac")
+
+
+def test_memory_does_not_grow_with_the_film(style):
+    """A film of 120 frames at 320x180 fills every queue; ten times as many bytes would show."""
+    peaks = [peak_mb(long_film(f"{n}.mp4", n, (320, 180)), n, style) for n in (120, 480)]
+    assert peaks[1] - peaks[0] <= 40, peaks
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_memory_of_3000_frames_is_that_of_300(style):
+    peaks = [peak_mb(long_film(f"{n}.mp4", n, (640, 360)), n, style) for n in (300, 3000)]
+    assert peaks[1] - peaks[0] <= 60, peaks
