@@ -415,6 +415,25 @@ def test_transparency_is_kept_where_the_codec_has_it(tmp_path):
     assert any("transparency" in note for note in out.notes)
 
 
+@pytest.mark.parametrize("resume", [None, "toon"])
+def test_a_webm_keeps_its_transparency_in_parts_too(tmp_path, monkeypatch, resume):
+    monkeypatch.setattr(mux, "PART_FRAMES", 4)
+    source = tmp_path / "a.webm"
+    with av.open(str(source), "w") as film:
+        stream = film.add_stream("libvpx-vp9", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuva420p"
+        for index in range(10):
+            ramp = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (48, 1))
+            frame = av.VideoFrame.from_ndarray(np.dstack([drawn_frame(index, 64, 48), ramp]), format="rgba")
+            frame.pts = index
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
+    _, out = copy(source, tmp_path / "b.webm", lambda frame: 255 - frame.pixels, resume=resume)
+    frames = frames_source(out.path)
+    assert len(frames) == 10 and out.notes == []
+    assert difference(planes_of(frames[7].source)[3], ramp) < 4
+
+
 def test_interlaced_films_stay_interlaced(tmp_path):
     source = draw_film(tmp_path / "a.mp4", 6, size=(160, 96), interlaced=True)
     film, out = copy(source, tmp_path / "b.mp4")
