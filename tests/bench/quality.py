@@ -131,6 +131,7 @@ BASE_GOALS = (
 
 def style_goals(readable: bool, grey: bool, big_eyes: bool) -> tuple[Goal, ...]:
     """The goals of a style. `readable`: a detector finds faces in its portraits, so identity is judged too."""
+    # what landmarks can do: photos blurred to 64 px and back find themselves in 94 % of cases, to 32 px in 34 %
     by_color = Goal("color_near", "given exemplar among the nearest 10 % by colour", percent=True)
     by_texture = Goal("texture_near", "given exemplar among the nearest 10 % by texture", percent=True)
     identity = Goal("identity_first", "identity net finds the right photo of 64 first", percent=True)
@@ -356,27 +357,20 @@ class StyleOnPhotos:
             self.exemplars = self.model.generator.mapping(style.bank.extrinsic)
 
     @torch.no_grad()
-    def draw(
-        self, photo: np.ndarray, exemplar: np.ndarray | None, *, structure: float | None = None,
-        codes: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """Pictures (N, 3, S, S) of photos, by number, in exemplars, by number or as W+ `codes` (N, rows, dim)."""
-        codes = self.exemplars[exemplar] if codes is None else codes
-        own = choose_weights(self.model.rows, self.weights, structure, None, None)
-        drawn = []
-        for start in range(0, len(photo), BATCH):
-            part = slice(start, start + BATCH)
-            drawn.append(
-                self.model(
-                    self.codes[photo[part]],
-                    codes[part],
-                    weights=own,
-                    truncation=self.truncation,
-                    intrinsic_space="w+",
-                    extrinsic_space="w+",
-                )
-            )
-        return torch.cat(drawn).clamp(-1, 1)
+    def draw(self, photo: np.ndarray, exemplar: np.ndarray | Tensor, *, structure: float | None = None) -> Tensor:
+        """Pictures (N, 3, S, S), float32, of photos (N,) in exemplars (N,), both by number.
+
+        An exemplar may also be given as W+ codes (N, rows, dim).
+        """
+        styles = exemplar if isinstance(exemplar, Tensor) else self.exemplars[exemplar]
+        settings = {
+            "weights": choose_weights(self.model.rows, self.weights, structure, None, None),
+            "truncation": self.truncation,
+            "intrinsic_space": "w+",
+            "extrinsic_space": "w+",
+        }
+        parts = zip(self.codes[photo].split(BATCH), styles.split(BATCH), strict=True)
+        return torch.cat([self.model(own, style, **settings) for own, style in parts]).clamp(-1, 1)
 
     @torch.no_grad()
     def swap_layers(self, finetuned: Generator) -> Tensor:
@@ -482,7 +476,7 @@ def judge_blends(drawer: StyleOnPhotos, judges: Judges) -> tuple[Figures, Tensor
     films = []
     for share in torch.linspace(0, 1, BLEND_STEPS):
         codes = torch.lerp(drawer.exemplars[ends[:, 0]], drawer.exemplars[ends[:, 1]], share)
-        films.append(drawer.draw(photo, None, codes=codes))
+        films.append(drawer.draw(photo, codes))
     steps = np.stack([judges.apart(a, b) for a, b in pairwise(films)], axis=1)
     return {"blend_step": largest_step(steps, judges.apart(films[0], films[-1]))}, torch.stack(films, dim=1)
 
