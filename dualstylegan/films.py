@@ -17,7 +17,7 @@ import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -211,8 +211,9 @@ class _Film:
         report = self.report
         started_s = time.monotonic()
         try:
-            for _ in self._restyle(started_s):
-                yield report
+            with closing(self._restyle(started_s)) as steps:
+                for _ in steps:
+                    yield report
         except _NoFaceSeen:  # leaving by an error has thrown away what was written
             for path in self.paths:
                 forget_parts(path)
@@ -260,8 +261,8 @@ class _Film:
                 for sink in sinks:
                     sink.end()
                 line.wait()
+            self.is_through = True
             report.cpu_s = line.cpu_s
-            report.notes += [*film.problems, *dict.fromkeys(note for writer in writers for note in writer.notes)]
             report.warnings += [
                 f"Memory ran out: now {one.batch} at a time."
                 for one, batch in zip(self.stylizers, batches, strict=True)
@@ -271,9 +272,9 @@ class _Film:
                 raise BadFileError(f"{self.source}: no frame could be read.")
             if not report.faces and (self.no_face == "skip" or options.crop or self._may_be_copied()):
                 raise _NoFaceSeen
-            self.is_through = True
-            if self.samples:
-                report.strips = self.samples.strips()
+        report.notes += [*film.problems, *dict.fromkeys(note for writer in writers for note in writer.notes)]
+        if self.samples:
+            report.strips = self.samples.strips()
 
     def _may_be_copied(self) -> bool:
         same = all(path.suffix.lower() == self.source.suffix.lower() for path in self.paths)

@@ -431,11 +431,13 @@ def _restyle_film(
     outputs = [(task.outputs[number], stylizers[number]) for number in numbers]
     said = 0
     try:
-        for report in restyle_film(task.source.path, outputs, options, no_face=no_face, with_strips=bool(sheets)):
-            for line in report.warnings[said:]:
-                yield task.event("warning", line)
-            said = len(report.warnings)
-            yield _progress(task, report)
+        restyled = restyle_film(task.source.path, outputs, options, no_face=no_face, with_strips=bool(sheets))
+        with closing(restyled) as reports:
+            for report in reports:
+                for line in report.warnings[said:]:
+                    yield task.event("warning", line)
+                said = len(report.warnings)
+                yield _progress(task, report)
     except Exception as error:
         yield task.failed(error)
         return

@@ -276,9 +276,10 @@ class Stylizer:
     def _in_batches(self, compute: Callable[[Tensor], Tensor], items: Tensor, empty: tuple[int, ...]) -> Tensor:
         results, done = [], 0
         while done < len(items):
-            result = self._attempt(compute, items[done : done + self.batch])
+            some = items[done : done + self.batch]
+            result = self._attempt(compute, some)
             if result is None:
-                self.batch //= 2
+                self.batch = min(self.batch, len(some) // 2)  # another thread may have halved it already
             else:
                 results.append(result)
                 done += len(result)
@@ -291,7 +292,7 @@ class Stylizer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if self.batch == 1:
+            if len(items) == 1:
                 raise DualStyleGANError(
                     f"Not enough memory on {self.device} for one face at {self.size} px. "
                     "Close other programs, or try --device cpu or a smaller style."

@@ -173,6 +173,14 @@ def test_a_folder_of_numbered_frames_is_a_film(style):
     assert events[-1].data["faces"] == 2, "a film's faces are counted by its tracks"
 
 
+def test_a_film_becomes_numbered_frames_and_they_a_film(style):
+    face_film("a.mp4", 6)
+    run("a.mp4", f"{style}:1", output="frames/{stem}")
+    assert files("frames") == [f"a/{i + 1:06}.png" for i in range(6)]
+    run("frames/a", f"{style}:1", output="b.mp4")
+    assert len(frames_of("b.mp4")) == 6
+
+
 def test_a_part_of_a_film(style):
     face_film("a.mp4", 20, audio="aac")
     events = run("a.mp4", f"{style}:1", {"start_s": 0.2, "end_s": 0.6})
@@ -504,6 +512,13 @@ def test_what_cannot_be_asked_is_refused_before_any_work(style):
     assert not Path("stylized").exists()
 
 
+def test_the_help_states_the_librarys_defaults(capsys):
+    main(["stylize", "--help"])
+    text = capsys.readouterr().out
+    for option, value in (("--detect-every", films.DETECT_EVERY), ("--smooth", films.SMOOTH)):
+        assert f"[default: ({value})]" in text[text.index(option) :][:600]
+
+
 def test_times_are_read_as_clocks_show_them():
     from dsgcli.options import _seconds
 
@@ -558,18 +573,19 @@ def until_frame(process: subprocess.Popen, number: int) -> None:
     raise AssertionError(process.stderr.read())
 
 
+@pytest.mark.timeout(900)
 def test_killed_it_goes_on(style):
     face_film("a.mp4", 64, coming_and_going, audio="aac")
     options = ["a.mp4", "--batch", "4", "--precision", "float32"]
-    assert start(style, *options, "-o", "whole", nap=0).wait(120) == 0
+    assert start(style, *options, "-o", "whole", nap=0).wait(280) == 0
     process = start(style, *options, nap=0.05)
-    deadline_s = time.monotonic() + 120
+    deadline_s = time.monotonic() + 200
     while not list(Path().glob("stylized/.dsg-parts-*/*.part")) and time.monotonic() < deadline_s:
         time.sleep(0.02)
     process.kill()
     process.communicate(timeout=60)
     assert not Path("stylized/a.mp4").exists()
-    assert start(style, *options, "--resume", nap=0).wait(120) == 0
+    assert start(style, *options, "--resume", nap=0).wait(280) == 0
     assert same_film("stylized/a.mp4", "whole/a.mp4") and packets_of("stylized/a.mp4") == packets_of("a.mp4")
 
 
