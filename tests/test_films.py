@@ -20,12 +20,14 @@ from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, tiny_style
 
 from dsgcli.main import main
 from dualstylegan import films
+from dualstylegan import stylize as stylize_module
 from dualstylegan import stylizer as stylizer_module
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
 from dualstylegan.films import FilmOptions, restyle_film
 from dualstylegan.media import mux
 from dualstylegan.media.stages import QUEUE_ITEMS, Line
+from dualstylegan.ranks import Ranks
 from dualstylegan.stylize import stylize_files
 from dualstylegan.stylizer import Stylizer
 
@@ -451,6 +453,23 @@ def test_parts_made_otherwise_are_not_joined(style, monkeypatch):
         assert list(Path("stylized").iterdir()), "parts are kept"
         run("a.mp4", f"{style}:2", {"resume": again})
         assert same_film("stylized/a.mp4", "whole/a.mp4") and files() == ["a.mp4"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_launched_processes_share_films_and_photos_each_evenly(style, monkeypatch, rank):
+    class TwoRanks(Ranks):
+        def __init__(self, **kwargs):
+            self.rank, self.count = rank, 2
+
+        agree, gather = (lambda self, decide: decide()), (lambda self, work, folder: work())
+
+    monkeypatch.setattr(stylize_module, "Ranks", TwoRanks)
+    for name in "abcd":
+        face_film(f"in/{name}.mp4", 1)
+    for name in "xy":
+        Image.fromarray(drawn_photo(WIDTH, HEIGHT, one_face(0))).save(f"in/{name}.png")
+    todo = [Path(e.source).name for e in run("in", f"{style}:1", dry_run=True) if e.kind == "note"]
+    assert todo == (["x.png", "a.mp4", "c.mp4"], ["y.png", "b.mp4", "d.mp4"])[rank]
 
 
 # What is said
