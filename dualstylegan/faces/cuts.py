@@ -6,12 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.fft import irfft2, rfft2
+from scipy.ndimage import gaussian_filter1d
 
 SIZE = (64, 36)  # px; enough to tell places apart
 LIKENESS = 0.4  # correlation of the detail at the best shift; successive frames of a shot have more
 SAME_COLORS = 0.12  # distance of colour histograms, 0 to 1; two frames of other shots hardly come below
 BINS = 6  # per channel
+# Gaussian blurs as products with matrices (left, right): ten times as fast for so small a picture
+_BLURS = tuple(
+    tuple(
+        gaussian_filter1d(np.eye(count, dtype=np.float32), sigma, axis=axis)
+        for axis, count in ((0, SIZE[1]), (1, SIZE[0]))
+    )
+    for sigma in (0.7, 4.0)
+)
 FLAT = 0.5 * SIZE[0] * SIZE[1]  # energy of no more detail than noise
 FLASH = 2  # frames; what looks as before after so many more was a flash, not a cut
 
@@ -48,9 +57,10 @@ class _Look:
         small = Image.fromarray(np.ascontiguousarray(frame[::stride, ::stride])).resize(SIZE, Image.Resampling.BOX)
         pixels = np.asarray(small)
         brightness = pixels.mean(-1, dtype=np.float32)
-        detail = gaussian_filter(brightness, 0.7) - gaussian_filter(brightness, 4.0)
+        fine, coarse = ((rows @ brightness) @ columns for rows, columns in _BLURS)
+        detail = fine - coarse
         self.energy = float((detail**2).sum())
-        self.spectrum = np.fft.rfft2(detail, s=(2 * SIZE[1], 2 * SIZE[0]))
+        self.spectrum = rfft2(detail, s=(2 * SIZE[1], 2 * SIZE[0]))
         bins = (pixels.astype(int) * BINS // 256) @ (BINS * BINS, BINS, 1)
         self.colors = np.bincount(bins.ravel(), minlength=BINS**3) / bins.size
 
@@ -59,7 +69,7 @@ class _Look:
 
     def likeness(self, other: _Look) -> float:
         """The correlation of both pictures' detail when one is shifted over the other in the best way."""
-        shifted = np.fft.irfft2(self.spectrum * other.spectrum.conj(), s=(2 * SIZE[1], 2 * SIZE[0]))
+        shifted = irfft2(self.spectrum * other.spectrum.conj(), s=(2 * SIZE[1], 2 * SIZE[0]))
         return float(shifted.max() / (np.sqrt(self.energy * other.energy) + FLAT))
 
     def color_distance(self, other: _Look) -> float:

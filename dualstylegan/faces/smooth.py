@@ -147,7 +147,6 @@ class CodeSmoother:
         self.strength = _checked(strength)
         self.lag = CODE_LAG if strength > 0 else 0
         self._window: _Window[Tensor] = _Window(self.lag)
-        self._last: Codes = {}
 
     def push(self, frame: FrameFaces, codes: Mapping[int, Tensor]) -> list[tuple[FrameFaces, Codes]]:
         """Takes the next frame and the code (rows, dim) of each face that is seen in it, by its track; gives those that
@@ -161,25 +160,19 @@ class CodeSmoother:
 
     def _smooth(self, time: int) -> tuple[FrameFaces, Codes]:
         frame = self._window.frame(time)
-        if frame.cut:
-            self._last.clear()
-        codes = {face.track: self._code(time, face.track) for face in frame.faces}
-        self._last.update(codes)
-        return frame, codes
+        return frame, {face.track: self._code(time, face.track) for face in frame.faces}
 
     def _code(self, time: int, track: int) -> Tensor:
         if self.strength == 0:
             return self._window.sample(time, track)
-        known = dict(self._window.around(time, track))
-        if time in known:
-            times = sorted(known)
-            return steady_value(torch.stack([known[t] for t in times]), times.index(time), self.strength, times)
-        if not known:
-            return self._last[track]  # hidden for longer than the window: as it was
-        nearest = min(known, key=lambda t: abs(t - time))
-        weights = np.exp(-0.5 * ((np.array(list(known)) - time) / (WIDE * self.strength)) ** 2)
-        weights = torch.from_numpy(weights / weights.sum()).to(known[nearest])
-        return known[nearest] + torch.einsum("n,nrd->rd", weights, torch.stack(list(known.values())) - known[nearest])
+        times, samples = zip(*self._window.around(time, track), strict=True)
+        values = torch.stack(samples)
+        if self._window.has(time, track):
+            return steady_value(values, times.index(time), self.strength, times)
+        # Faces that are not seen are shown for FILL frames at most, so the window holds some of their codes
+        near = np.exp(-np.abs(np.array(times) - time))
+        nearest = values[int(near.argmax())]
+        return nearest + _weighted(near / near.sum(), values - nearest)
 
 
 # --- the mathematics
@@ -195,9 +188,7 @@ def steady_value(values: Tensor, at: int, strength: float, times: Sequence[int] 
     times = np.arange(len(values)) if times is None else np.asarray(times)
     differences = values - values[at]
     wide, narrow = (local_linear_weights(times - times[at], width * strength) for width in (WIDE, NARROW))
-    base, near = (
-        torch.einsum("n,nrd->rd", torch.from_numpy(weights).to(values), differences) for weights in (wide, narrow)
-    )
+    base, near = _weighted(wide, differences), _weighted(narrow, differences)
     change = near - base
     if len(values) < 3:
         return values[at] + near
@@ -207,6 +198,10 @@ def steady_value(values: Tensor, at: int, strength: float, times: Sequence[int] 
     found = change.square().mean(1)
     believed = torch.where(found > expected, 1 - expected / found.clamp_min(1e-30), 0.0)
     return values[at] + (base + believed[:, None] * change)
+
+
+def _weighted(weights: np.ndarray, values: Tensor) -> Tensor:
+    return torch.einsum("n,nrd->rd", torch.tensor(weights, dtype=values.dtype, device=values.device), values)
 
 
 def local_linear_weights(times: np.ndarray, width: float) -> np.ndarray:

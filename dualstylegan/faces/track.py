@@ -5,7 +5,7 @@ Frames are uint8 (H, W, 3) RGB, upright, and come in order; points are (x, y) in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -78,26 +78,22 @@ class FaceTracker:
         *,
         detect_every: int = DETECT_EVERY,
         embedder: FaceEmbedder | None = None,
-        choose: Callable[[Sequence[Face]], list[Face]] | None = None,
     ):
-        """`embedder` tells people apart; without one only their places do. `choose` picks those of a frame's faces that
-        are wanted, as Stylizer.choose does; who is picked stays so to the end of the track. Raises UsageError for a
-        `detect_every` below 1."""
+        """`embedder` tells people apart; without one only their places do. Raises UsageError for a `detect_every` below
+        1."""
         if detect_every < 1:
             raise UsageError(f"Faces cannot be looked for every {detect_every} frames: 1 is every frame.")
         self.detector = detector
         self.detect_every = detect_every
         self.embedder = embedder
-        self.choose = choose
         self.cuts = 0
         self.detections = 0  # frames that the detector has looked at
         self._confirmed: set[int] = set()
-        self._chosen: set[int] = set()
         self._cut_finder = CutFinder()
         self._tracks: list[_Track] = []
         self._begun = 0
         self._index = 0
-        self._shot = 0  # index of the shot's first frame
+        self._since = detect_every  # frames since the detector last had its turn
         self._before: np.ndarray | None = None
 
     @property
@@ -129,11 +125,12 @@ class FaceTracker:
 
     def _detect_due(self, frames: list[np.ndarray], cuts: list[bool], same: list[bool]) -> dict[int, list[Face]]:
         """What the detector finds in those of the frames whose turn it is, all at once."""
-        due, shot = [], self._shot
+        due = []
         for number, cut in enumerate(cuts):
-            shot = self._index + number if cut else shot
-            if (self._index + number - shot) % self.detect_every == 0 and not same[number]:
+            if cut or (self._since >= self.detect_every and not same[number]):
                 due.append(number)
+                self._since = 0
+            self._since += 1
         return dict(zip(due, self._find([frames[number] for number in due]), strict=True))
 
     def _find(self, frames: list[np.ndarray]) -> list[list[Face]]:
@@ -142,15 +139,14 @@ class FaceTracker:
 
     def _begin_shot(self) -> None:
         self.cuts += 1
-        self._shot = self._index
         self._tracks = []
-        self._chosen = set()
         self._before = None
 
     def _stand_still(self) -> None:
-        """The frame is the one before, to the last bit: so is what is known about it."""
+        """The frame is the one before, to the last bit: so is what is known about it, and no look would tell more."""
         for track in self._tracks:
-            track.motion = np.eye(3) if track.is_seen else None
+            track.wait()
+        self._confirmed.update(track.number for track in self._tracks)
 
     def _advance(self, frame: np.ndarray, found: list[Face] | None) -> None:
         for track in self._tracks:
@@ -161,7 +157,9 @@ class FaceTracker:
         if found is not None:
             self._assign(frame, found)
         height, width = frame.shape[:2]
-        self._tracks = [track for track in self._tracks if track.is_alive(width, height)]
+        for track in self._tracks:
+            track.leave(width, height)
+        self._tracks = [track for track in self._tracks if track.is_alive]
         self._confirmed.update(track.number for track in self._tracks if track.confirmed)
 
     def _follow(self, track: _Track, frame: np.ndarray) -> None:
@@ -176,7 +174,10 @@ class FaceTracker:
     def _motion_of(self, track: _Track, frame: np.ndarray) -> np.ndarray | None:
         if self._before is None or self._before.shape != frame.shape:
             return None
-        for guess in (track.velocity, np.eye(3)):
+        guesses = [track.velocity, np.eye(3)]
+        if np.array_equal(*guesses):
+            guesses.pop()
+        for guess in guesses:
             motion = face_motion(self._before, frame, track.face.crop_from_photo, guess)
             if motion.agreement >= SAME_LOOK:
                 return motion.matrix
@@ -199,7 +200,7 @@ class FaceTracker:
             for other in seen[number + 1 :]:
                 if one.is_seen and other.is_seen and _overlap(one.face.box, other.face.box) > DUPLICATE_OVERLAP:
                     who = self._embedding(frame, one.face)
-                    wrong = max(one, other, key=lambda track: (track.strangeness(who), -track.age))
+                    wrong = max(one, other, key=lambda track: (track.strangeness(who), track.number))
                     wrong.lose()
 
     def _assign(self, frame: np.ndarray, found: list[Face]) -> None:
@@ -256,28 +257,13 @@ class FaceTracker:
         return face.embedding
 
     def _shown(self) -> list[TrackedFace]:
-        """Those present, and those expected back soon; wanted ones only, from the smallest to the largest."""
+        """Those present, and those expected back soon, from the smallest to the largest."""
         present = [track for track in self._tracks if track.unseen <= GAP]
-        if self.choose is not None:
-            present = self._wanted(present)
         present.sort(key=lambda track: track.face.crop_side_px)
         return [
             TrackedFace(track.number, replace(track.face), track.is_seen, track.confirmed, track.motion)
             for track in present
         ]
-
-    def _wanted(self, present: list[_Track]) -> list[_Track]:
-        """Who was wanted once is wanted while the track lasts: two of a size do not take turns."""
-        faces = {id(track.face): track for track in present}
-        picked = [faces[id(face)] for face in self.choose([track.face for track in present])]
-        kept = [track for track in present if track.number in self._chosen]
-        room = len(picked) - len(kept)
-        for track in reversed(picked):  # the largest last, so first here
-            if room > 0 and track not in kept:
-                kept.append(track)
-                room -= 1
-        self._chosen = {track.number for track in kept}
-        return kept
 
 
 class _Track:
@@ -293,7 +279,6 @@ class _Track:
         self.motion: np.ndarray | None = None  # from the frame before, where it was measured
         self._left = face  # as it was last seen
         self._coast = np.zeros(2)  # px a frame, while it is not
-        self.age = 0  # frames in which it was seen
         self.unseen = 0  # frames in a row in which it was not
         self.misses = 0  # detections in a row that did not show it
 
@@ -312,14 +297,23 @@ class _Track:
         lost = not self.is_seen and not self.is_forgotten and (self.unseen - 1) % SEARCH_EVERY == 0
         return lost or not self.confirmed
 
-    def is_alive(self, width: int, height: int) -> bool:
+    @property
+    def is_alive(self) -> bool:
         if not self.confirmed:
             return self.is_seen and self.misses == 0
-        return self.unseen <= MEMORY and (self.is_seen or self.is_forgotten or self._is_within(width, height))
+        return self.unseen <= MEMORY
 
-    def _is_within(self, width: int, height: int) -> bool:
+    def leave(self, width: int, height: int) -> None:
+        """Who has gone out of the frame is expected nowhere, but may come back."""
         x, y = _center(self.face)
-        return 0 <= x <= width and 0 <= y <= height
+        if not self.is_seen and not (0 <= x <= width and 0 <= y <= height):
+            self.unseen = max(self.unseen, GAP + 2)
+
+    def wait(self) -> None:
+        """Nothing moves: what is there once more is confirmed by that."""
+        self.confirmed = True
+        self.motion = np.eye(3) if self.is_seen else None
+        self.unseen += not self.is_seen
 
     def move(self, points: np.ndarray, motion: np.ndarray) -> None:
         """It was followed to this frame."""
@@ -327,7 +321,6 @@ class _Track:
         self.anchor += HOLD * (points - self.anchor)
         self.face = Face.from_points(points, self.face.score)
         self.velocity, self.motion = motion, motion
-        self.age += 1
 
     def lose(self) -> None:
         """Nothing of it was seen in this frame: it goes on as it was going, ever more slowly."""
@@ -357,9 +350,8 @@ class _Track:
         self.face.score = face.score
         if self.embedding is None:
             self.embedding = face.embedding
-        self.age += 1
         self.unseen = self.misses = 0
-        self.confirmed = self.confirmed or self.age > 1
+        self.confirmed = True  # one detection began it, this is another
 
     def miss(self) -> None:
         """The detector looked and did not show it."""

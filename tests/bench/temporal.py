@@ -49,6 +49,9 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=films.LENGTH, help="frames")
     parser.add_argument("--smooth", type=float, default=SMOOTH)
     parser.add_argument("--detect-every", type=int, default=DETECT_EVERY)
+    parser.add_argument(
+        "--precision", default="auto", help="float32 shows what bfloat16's own rounding adds to flicker"
+    )
     parser.add_argument("--sweep", action="store_true", help="several strengths, one line each")
     parser.add_argument("--readme", type=Path, help="a file to put the table into")
     options = parser.parse_args()
@@ -56,7 +59,7 @@ def main() -> None:
         sys.exit(f"No reference photos in {films.PHOTOS}: set DSG_SHARED to the folder that holds facedata/.")
 
     strengths = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0) if options.sweep else (0.0, options.smooth)
-    stylizer, cast = Stylizer(options.style, detector="embedded"), films.Cast()
+    stylizer, cast = Stylizer(options.style, detector="embedded", precision=options.precision), films.Cast()
     measured: dict[float, list[Measured]] = {strength: [] for strength in strengths}
     for name in options.films.split(","):
         film = films.FILMS[name](cast, length=options.length)
@@ -70,7 +73,7 @@ def main() -> None:
         print(sweep(measured))
         return
     rows = table(measured[0.0], measured[options.smooth])
-    print(f"style {options.style}, {options.length} frames a film, --smooth {options.smooth}")
+    print(f"{stylizer.description}; {options.length} frames a film, --smooth {options.smooth}")
     for row in (("what", "off", "on", "goal", ""), *rows):
         print(f"{row[0]:52} {row[1]:>10} {row[2]:>10}  {row[3]:>10}  {row[4]}")
     if options.readme:
