@@ -26,7 +26,7 @@ from dualstylegan.training.augment import jitter
 from dualstylegan.training.data import Portraits
 from dualstylegan.training.ema import Average, decay_for
 from dualstylegan.training.intrinsic import cross, encode
-from dualstylegan.training.loop import Batch, Phase, adam
+from dualstylegan.training.loop import Batch, Phase
 from dualstylegan.training.losses import identity_loss, perceptual_loss
 from dualstylegan.training.muon import Muon
 from dualstylegan.training.portraits import resized
@@ -64,8 +64,7 @@ class BaseStage:
         networks = {"generator": generator.requires_grad_(False), "encoder": encoder.requires_grad_(False)}
         named = [(f"{part}.{name}", p) for part, net in networks.items() for name, p in net.named_parameters()]
         self.average = Average(named)
-        # Against an adversary, momentum lags behind.
-        self.optimizer = (adam if phase.adversarial else Muon)([p for _, p in named], phase.lr)
+        self.optimizer = Muon([p for _, p in named], phase.lr)
         self.phases = [Phase("reconstruct", 1, self.optimizer, self._draw, self._reconstruct)]
         if phase.adversarial:
             self.phases = adversary.phases(self._draw, self._fakes) + self.phases
