@@ -195,7 +195,7 @@ class DrawnJudges:
 
     @staticmethod
     def points(images):
-        moves = images[:, :, :2].flatten(1).repeat(1, 2)[:, :136].reshape(-1, 68, 2).double().numpy()
+        moves = images[:, :, :2].flatten(1)[:, :136].reshape(-1, 68, 2).double().numpy()
         faces = FACE + 0.02 * moves
         faces[:, 27:36, 0] += 0.1 * images[:, 0, 0, 0].double().numpy()[:, None]
         return faces
@@ -208,6 +208,10 @@ class DrawnJudges:
     @staticmethod
     def textures(images, mask):
         return measures.grams([images], mask)
+
+    @staticmethod
+    def apart(a, b):
+        return (a - b).square().mean((1, 2, 3)).sqrt().double().numpy()
 
     @staticmethod
     def found(images):
@@ -290,3 +294,20 @@ def test_of_two_styles_it_is_said_by_whom_the_first_keeps_more():
     first = {"identity_cosine": 0.5, "shape_distance": 0.1, "perceptual_distance": 0.7}
     second = {"identity_cosine": 0.3, "shape_distance": 0.2, "perceptual_distance": 0.6}
     assert quality.keeps_more(first, second) == ["identity_cosine", "shape_distance"]
+
+
+def test_a_whole_style_is_measured_and_drawn(tmp_path):
+    style = load_style(tiny_style(tmp_path))
+    style.thumbnails = [Image.new("RGB", (64, 64), color) for color in ("red", "green", "blue")]
+    pictures = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8) for i in range(4)]
+    photos = quality.Photos(list("abcd"), pictures, [np.diag([1 / 64, 1 / 64, 1.0])] * 4, DrawnJudges)
+    result = quality.measure_style(style, photos, tmp_path / "runs", each=2)
+    assert set(result.columns) == {quality.OURS, *quality.MUST_FAIL}  # no g' here: no baselines
+    assert set(result.columns[quality.OURS]) >= {goal.key for goal in result.goals}
+    assert all(np.isfinite(list(figures.values())).all() for figures in result.columns.values())
+    quality.write_style_sheets(tmp_path / "sheets", result)
+    drawn = {path.stem for path in (tmp_path / "sheets").iterdir()}
+    assert drawn == {f"tiny-{what}" for what in ("photos", "structure", "blends", "columns")}
+    kept = quality.as_json(result.goals, result.header, result.columns, quality.OURS, **result.facts)
+    assert set(kept["missed_by_others"]) == set(quality.MUST_FAIL)
+    quality.report_style(result)
