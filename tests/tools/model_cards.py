@@ -16,6 +16,7 @@ import json
 import sys
 import tomllib
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from dualstylegan import zoo
@@ -23,6 +24,7 @@ from dualstylegan.bundle import read_header
 from dualstylegan.errors import DualStyleGANError
 
 CARD, FIGURES, NOTICE = "CARD.md", "figures.json", "NOTICE"
+INDENT = 4 * " "
 WORDS = Path(__file__).with_suffix(".toml")
 NOTICE_BEGINS = "Models trained by this project\n==============================\n"
 OURS = ("figure", "DualStyleGAN")  # the columns that are the model's own
@@ -157,9 +159,16 @@ def write_notice(path: Path, names: list[str]) -> None:
 
 def notice_of(names: list[str]) -> str:
     words = {name: words_on(name) for name in names}
-    entries = [f"{name}/\n    {known['notice']}\n    Licence: {known['licence']}" for name, known in words.items()]
+    entries = [
+        "\n".join([f"{name}/", _indented(known["notice"]), _indented(f"Licence: {known['licence']}")])
+        for name, known in words.items()
+    ]
     closing = "CARD.md in each folder says more. CC BY 4.0: https://creativecommons.org/licenses/by/4.0/"
     return "\n".join([NOTICE_BEGINS, "\n\n".join(entries), "", closing, ""])
+
+
+def _indented(text: str) -> str:
+    return fill(text, 118, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False)
 
 
 if __name__ == "__main__":
