@@ -127,7 +127,7 @@ def test_unsmoothed_every_frame_is_the_stylizers_picture(style):
     stylizer = Stylizer(f"{style}:1", device="cpu", precision="float32")
     wanted = stylizer(pictures("a"))
     for one, other in zip(wanted, pictures("out/a"), strict=True):
-        assert differ(one, other) < 0.1, "faces are placed by the motion of their pixels, too"
+        assert np.abs(one.astype(int) - other).max() <= 1, "batches of another size round differently"
 
 
 def test_frames_without_a_face_pass_through_untouched(style):

@@ -213,8 +213,10 @@ class FaceTracker:
         ]
         taken = {id(face) for _, face in pairs}
         missed = [track for track in self._tracks if all(track is not owner for owner, _ in pairs)]
+        # Asked for every frame, the detector's own places count; so they do where nothing else tells of landmarks.
+        places = self.detect_every == 1 or not hasattr(self.detector, "follow")
         for track, face in pairs:
-            track.detect(face)
+            track.detect(face, places)
         for track in missed:
             track.miss()
         for face in found:
@@ -337,14 +339,16 @@ class _Track:
         self.anchor = self.anchor + by
         self.face = Face.from_points(self.face.points + by.astype(np.float32), self.face.score)
 
-    def detect(self, face: Face) -> None:
-        """The detector has shown it in this frame. Where it was followed too, that places it more steadily."""
+    def detect(self, face: Face, places: bool) -> None:
+        """The detector has shown it in this frame. Where it was followed too, that places it more steadily: then the
+        detection does only if it `places` faces."""
         strayed = _distance(face.points, self.face.points) > STRAY * self.face.crop_side_px
         if not self.is_seen or strayed:
             # Its pixels could not be followed, but its landmarks tell about how it moved, if it was seen a frame ago
             moved = self.unseen == 1
             self.motion = face.photo_from_crop @ self._left.crop_from_photo if moved else None
             self.velocity = np.eye(3) if self.motion is None else self.motion
+        if places or not self.is_seen or strayed:
             self.anchor = face.points.astype(np.float64)
             self.face = replace(face, embedding=None)
         self.face.score = face.score
