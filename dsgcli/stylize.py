@@ -86,7 +86,9 @@ def stylize(
 ) -> None:
     """Restyle every face in photos and films, in place.
 
-    Without -o results go to stylized/ in the current folder. `accelerate launch -m dsgcli stylize ...` shares the list
+    Without -o results go to stylized/ in the current folder. In folders, pictures numbered as encoders number frames
+    (frame_0001.png, 000001.png; alike, five or more) are one film; with a film's name as -o any numbered pictures are,
+    at 25 frames a second. `accelerate launch -m dsgcli stylize ...` shares the list
     between processes.
     """
     from dsgcli.report import show

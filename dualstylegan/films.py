@@ -348,13 +348,14 @@ class _Film:
         """The codes of the faces that are seen, by track, for each moment."""
         sharing = [one for one in self.stylizers if one.encoder is stylizer.encoder]
         rows = sorted(set().union(*(one.rows_needed for one in sharing)))
-        seen = [[tracked for tracked in moment.faces if tracked.seen] for moment in batch]
-        crops = [
-            stylizer.crop(moment.frame.pixels, [tracked.face for tracked in faces])
-            for moment, faces in zip(batch, seen, strict=True)
-        ]
-        codes = iter(stylizer.encode(torch.cat(crops), rows).cpu())
-        return [{tracked.track: next(codes) for tracked in faces} for faces in seen]
+        seen = [(moment, tracked) for moment in batch for tracked in moment.faces if tracked.seen]
+        crops = [stylizer.crop(moment.frame.pixels, [tracked.face]) for moment, tracked in seen]
+        distinct, places = _without_repeats((tracked.track for _, tracked in seen), crops)
+        codes = stylizer.encode(torch.cat(distinct), rows).cpu() if distinct else []
+        results: dict[int, dict[int, Tensor]] = {moment.index: {} for moment in batch}
+        for (moment, tracked), place in zip(seen, places, strict=True):
+            results[moment.index][tracked.track] = codes[place]
+        return list(results.values())
 
     def _generate(self, moments: Iterator[_Moment]) -> Iterator[_Moment]:
         """Every face in every style, as many at a time as the styles take, however many frames they are from."""
@@ -363,10 +364,13 @@ class _Film:
             for some in _by_faces(batch, max(stylizer.batch for stylizer in self.stylizers)):
                 wanted = [moment for moment in some if moment.wanted]
                 for stylizer, encoder in zip(self.stylizers, encoders, strict=True):
+                    tracks = [tracked.track for moment in wanted for tracked in moment.faces]
                     codes = [moment.codes[encoder][tracked.track] for moment in wanted for tracked in moment.faces]
-                    portraits = iter(stylizer.render(torch.stack(codes)) if codes else ())
+                    distinct, places = _without_repeats(tracks, codes)
+                    portraits = stylizer.render(torch.stack(distinct)) if distinct else []
+                    shown = iter(places)
                     for moment in wanted:
-                        moment.portraits.append([next(portraits) for _ in moment.faces])
+                        moment.portraits.append([portraits[next(shown)] for _ in moment.faces])
                 yield from some
                 del some, wanted  # while the next are awaited, these may be gone
 
@@ -545,6 +549,24 @@ def _batches(items: Iterable[Item], frames: int) -> Iterator[list[Item]]:
             batch = []
     if batch:
         yield batch
+
+
+def _without_repeats(tracks: Iterable[int], values: Iterable[Tensor]) -> tuple[list[Tensor], list[int]]:
+    """The values that differ from the one before of the same track, and for each value which of these it is.
+
+    What stands still is so computed once a batch, and comes out of batches of every size as the same: nothing of
+    earlier batches is needed, which a run that is resumed would not have.
+    """
+    distinct: list[Tensor] = []
+    places: list[int] = []
+    latest: dict[int, int] = {}
+    for track, value in zip(tracks, values, strict=True):
+        place = latest.get(track)
+        if place is None or not torch.equal(distinct[place], value):
+            place = latest[track] = len(distinct)
+            distinct.append(value)
+        places.append(place)
+    return distinct, places
 
 
 def _by_faces(moments: list[_Moment], most: int) -> Iterator[list[_Moment]]:

@@ -31,8 +31,17 @@ from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face
 from dualstylegan.faces.faces_json import faces_of, read_faces_json
 from dualstylegan.films import FilmOptions, FilmReport, restyle_film
+from dualstylegan.media.detect import FRAME_SUFFIXES, numbered_pictures
 from dualstylegan.media.images import Picture, check_format, from_tensor, read_picture, write_picture
-from dualstylegan.media.paths import Source, atomic_output, expand_inputs, is_complete, output_folder, plan_outputs
+from dualstylegan.media.paths import (
+    Source,
+    atomic_output,
+    expand_inputs,
+    is_complete,
+    names_a_film,
+    output_folder,
+    plan_outputs,
+)
 from dualstylegan.media.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
 from dualstylegan.media.sheets import strip
 from dualstylegan.media.video import check_encoding, film_suffix, is_film
@@ -93,12 +102,13 @@ def stylize_files(
     folder = output_folder(output)
     ranks = Ranks(cpu=str(settings.get("device")) == "cpu")
     inputs = list(inputs)
-    sources = ranks.agree(lambda: [_with_writable_suffix(one) for one in _sources(inputs, folder)])
+    only_films = names_a_film(output)
+    sources = ranks.agree(lambda: [_with_writable_suffix(one) for one in _sources(inputs, folder, only_films)])
     outputs = plan_outputs(output, sources, [label_of(style) for style in styles])
     tasks = [_Task(*pair) for pair in zip(sources, outputs, strict=True)]
     for path in {path.suffix.lower(): path for task in tasks if task.is_film for path in task.outputs}.values():
         check_encoding(path, film.codec, film.crf, film.preset)
-    pictures, films = [one for one in tasks if not one.is_film], [one for one in tasks if one.is_film]
+    pictures, films = _by_kind(tasks)
 
     tally = Counter()
 
@@ -123,12 +133,13 @@ def stylize_files(
             stylizers = load_stylizers(styles, **settings)
             for stylizer in stylizers:
                 yield Event("note", VERB, message=stylizer.description)
-            sheets = _Sheets(ranks.own(Path(sheet)), stylizers) if sheet else None
+            photos_todo, films_todo = _by_kind(todo)
+            before = "source" if photos_todo and films_todo else "frame" if films_todo else "photo"
+            sheets = _Sheets(ranks.own(Path(sheet)), before, stylizers) if sheet else None
             line = _Line(stylizers, crop=crop, no_face=no_face, known_faces=known, sheets=sheets)
-            yield from line.run([task for task in todo if not task.is_film])
-            for task in todo:
-                if task.is_film:
-                    yield from _restyle_film(task, stylizers, film, no_face, sheets)
+            yield from line.run(photos_todo)
+            for task in films_todo:
+                yield from _restyle_film(task, stylizers, film, no_face, sheets)
             if sheets:
                 yield from sheets.close()
 
@@ -465,9 +476,10 @@ def _progress(task: _Task, report: FilmReport) -> Event:
 class _Sheets:
     """Before/after strips, a page of STRIPS_PER_SHEET pictures at a time: sheet.png, sheet-2.png, ..."""
 
-    def __init__(self, path: Path, stylizers: Sequence[Stylizer]):
+    def __init__(self, path: Path, before: str, stylizers: Sequence[Stylizer]):
+        """`before` is the head of the first column."""
         self.path, self.pages = path, 0
-        self.labels = ["photo", *(stylizer.title for stylizer in stylizers)]
+        self.labels = [before, *(stylizer.title for stylizer in stylizers)]
         self.rows: list[list[np.ndarray | None]] = []
         self.names: list[str] = []
 
@@ -534,33 +546,43 @@ def _copy(task: _Task) -> _Written:
     return _Written(task.wanted_outputs)
 
 
-def _sources(inputs: Sequence[str | Path], exclude: Path | None) -> Iterator[Source]:
-    """What the inputs name. In folders numbered frames are not pictures, but together one film."""
+def _sources(inputs: Sequence[str | Path], exclude: Path | None, only_films: bool) -> Iterator[Source]:
+    """What the inputs name. In folders the frames of a film are not pictures, but together one film; where a film is
+    what must come out (`only_films`), so are any numbered pictures."""
     folders = [Path(item).resolve() for item in inputs if Path(item).is_dir()]
     films: dict[Path, bool] = {}
     for source in expand_inputs(inputs, exclude=exclude):
         folder = source.path.parent
         if folder not in films:
             searched = any(folder.resolve().is_relative_to(one) for one in folders)
-            films[folder] = searched and is_film(folder)
+            films[folder] = searched and (numbered_pictures(folder) is not None if only_films else is_film(folder))
             if films[folder]:
                 inside = source.relative.parent
                 yield Source(folder, Path(folder.resolve().name) if inside == Path() else inside)
-        if not films[folder]:
+        if not films[folder] or source.path.suffix.lower() not in FRAME_SUFFIXES:
             yield source
 
 
+def _by_kind(tasks: Iterable[_Task]) -> tuple[list[_Task], list[_Task]]:
+    """Pictures and films, apart."""
+    tasks = list(tasks)
+    return [one for one in tasks if not one.is_film], [one for one in tasks if one.is_film]
+
+
 def _is_film(source: Source) -> bool:
-    return not source.problem and (source.kind == "film" or is_film(source.path))
+    # Of folders only those that are films have come so far.
+    return not source.problem and (source.path.is_dir() or is_film(source.path))
 
 
 def _with_writable_suffix(source: Source) -> Source:
     """Pictures become PNG where the source's suffix is no picture's, or GIF, which has but 256 colours; films Matroska
     where their container cannot be written."""
     suffix = source.path.suffix.lower()
+    if source.path.is_dir():
+        return source
     if _is_film(source):
         wanted = film_suffix(source.path)
-        return source if wanted in (suffix, "") else replace(source, relative=source.relative.with_suffix(wanted))
+        return source if wanted == suffix else replace(source, relative=source.relative.with_suffix(wanted))
     if source.kind == "picture" and suffix != ".gif":
         return source
     return replace(source, relative=source.relative.with_suffix(".png"))

@@ -175,6 +175,25 @@ def test_a_folder_of_numbered_frames_is_a_film(style):
     assert events[-1].data["faces"] == 2, "a film's faces are counted by its tracks"
 
 
+def test_photos_that_happen_to_be_numbered_stay_photos(style):
+    face_frames("in", 6)
+    for path in sorted(Path("in").iterdir()):
+        path.rename(path.with_name(f"{int(path.stem):02}.png"))
+    events = run("in", f"{style}:1")
+    assert files() == [f"{i + 1:02}.png" for i in range(6)] and events[-1].data["done"] == 6
+    events = run("in", f"{style}:1", output="b.mp4")  # where a film must come out they are one
+    assert len(frames_of("b.mp4")) == 6 and events[-1].data["done"] == 1
+
+
+def test_what_lies_beside_frames_is_not_passed_over(style):
+    face_frames("in/clip.v2", 6)
+    face_film("in/clip.v2/talk.mp4", 4)
+    events = run("in", [f"{style}:0", f"{style}:1"])
+    frames = [f"clip.tiny-{n}.v2/{i + 1:06}.png" for n in (0, 1) for i in range(6)]
+    assert files() == sorted([*frames, "clip.v2/talk.tiny-0.mp4", "clip.v2/talk.tiny-1.mp4"])
+    assert ended(events) == {"clip.v2": "done", "talk.mp4": "done"}
+
+
 def test_a_film_becomes_numbered_frames_and_they_a_film(style):
     face_film("a.mp4", 6)
     run("a.mp4", f"{style}:1", output="frames/{stem}")
@@ -273,11 +292,18 @@ def test_faces_are_batched_across_frames(style):
     assert sizes == [4, 4, 4, 4]
 
 
-def test_a_still_film_gives_the_same_frame_again_and_again(style):
-    face_frames("a", 24, lambda i: one_face(0))
-    run("a", f"{style}:1", batch=4)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_still_photo_repeated_60_times_gives_identical_frames(style, precision):
+    """The last batch is no full one, and networks round differently in batches of another size."""
+    face_frames("a", 60, lambda i: ((50, 46, 18), (115, 50, 14)))
+    stylizer, rendered = Stylizer(f"{style}:1", device="cpu", precision=precision), []
+    render = stylizer.render
+    stylizer.render = lambda codes: rendered.append(len(codes)) or render(codes)
+    run("a", stylizer)
     after = pictures("stylized/a")
-    assert all(np.array_equal(one, after[0]) for one in after) and differ(after[0], pictures("a")[0]) > 1
+    assert len(after) == 60 and all(np.array_equal(one, after[0]) for one in after)
+    assert differ(after[0], pictures("a")[0]) > 1
+    assert sum(rendered) < 60, "and is not drawn 120 times"
 
 
 # Batches survive
@@ -550,6 +576,21 @@ def test_a_sheet_shows_moments_of_a_film(style):
     assert any(e.output == "sheet.png" for e in events)
     height, width, _ = np.asarray(Image.open("sheet.png")).shape
     assert height > films.STRIPS * 256 and width > 3 * 256 * WIDTH / HEIGHT
+
+
+@pytest.mark.parametrize(("names", "head"), [(["a.mp4"], "frame"), (["photo.png"], "photo"), (["."], "source")])
+def test_a_sheet_says_what_was_there_before(style, monkeypatch, names, head):
+    face_film("a.mp4", 2)
+    Image.fromarray(drawn_photo(WIDTH, HEIGHT, one_face(0))).save("photo.png")
+    heads, strip = [], stylize_module.strip
+
+    def read(*rows, labels, **settings):
+        heads.append(labels[0])
+        return strip(*rows, labels=labels, **settings)
+
+    monkeypatch.setattr(stylize_module, "strip", read)
+    run(names, f"{style}:1", sheet="sheet.png")
+    assert heads == [head]
 
 
 # In processes of their own

@@ -873,7 +873,7 @@ def numbered(folder: Path, count=6, name="{:06d}.png", first=1, size=(60, 40)) -
 @pytest.mark.parametrize("name", ["{:06d}.png", "{}.png", "frame_{:04d}.jpg", "frame{:03d}.tif"])
 def test_a_folder_of_numbered_frames_is_a_film(tmp_path, name):
     source = numbered(tmp_path / "a", 12, name, first=0)
-    assert is_film(source)
+    assert is_film(source) == ("{:06d}" in name or "{:04d}" in name), "as encoders number them; others where asked for"
     film, out = copy(source, tmp_path / "b", lambda frame: half_changed(frame) if frame.index == 7 else None)
     assert film.info.frames == 12
     names = [name.format(index) for index in range(12)]
@@ -887,21 +887,25 @@ def test_a_folder_of_numbered_frames_is_a_film(tmp_path, name):
 
 def test_photos_with_numbers_are_no_film(tmp_path):
     assert not is_film(numbered(tmp_path / "camera", name="IMG_{:04d}.png"))
-    assert not is_film(numbered(tmp_path / "one", count=1))
+    assert not is_film(numbered(tmp_path / "by hand", name="{:02d}.png"))
+    assert not is_film(numbered(tmp_path / "few", count=4))
     gap = numbered(tmp_path / "gap")
     (gap / "000003.png").unlink()
     assert not is_film(gap)
     more = numbered(tmp_path / "more")
     (more / "000001.png").rename(more / "me.png")
     assert not is_film(more)
+    for folder in (gap, more):
+        with pytest.raises(BadFileError, match="numbered frames"):
+            open_film(folder)
     strangers = tmp_path / "strangers"
     strangers.mkdir()
     for index in range(6):
         noise = np.random.default_rng(index).integers(0, 256, (5, 5, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((64, 64), Image.Resampling.BICUBIC).save(strangers / f"{index:05d}.png")
     assert not is_film(strangers)
-    with pytest.raises(BadFileError, match="numbered frames"):
-        open_film(strangers)
+    with open_film(strangers) as film:
+        assert film.info.frames == 6, "who opens them as a film gets one"
 
 
 def test_sixteen_bits_stay_sixteen_bits(tmp_path):
@@ -951,8 +955,10 @@ def test_a_film_becomes_numbered_frames_and_the_other_way_round(tmp_path):
         assert np.array_equal(np.asarray(Image.open(path)), frame.pixels)
     _, back = copy(out.path, tmp_path / "b.mp4")
     assert stamps_of(back.path) == stamps_of(source)
+    copy(source, out.path)  # an older one is replaced
     other = tmp_path / "photos"
     other.mkdir()
+    (other / "000001.png").write_bytes(b"a frame")
     (other / "mine.txt").write_text("kept")
     with pytest.raises(UsageError, match="other things"):
         copy(source, other)

@@ -14,6 +14,8 @@ from PIL import Image
 
 ANIMATED_SUFFIXES = frozenset({".gif", ".png", ".apng", ".webp"})
 FRAME_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
+FEWEST_FRAMES = 5
+DIGITS = 4
 _NUMBERED = re.compile(r"^(?:frame[ _.-]?)?(\d+)$", re.IGNORECASE)
 
 
@@ -50,13 +52,9 @@ def _png_animates(file: BinaryIO) -> bool:
         file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
 
 
-def numbered_frames(folder: str | os.PathLike) -> list[Path] | None:
-    """A folder's pictures in order where they are the frames of a film, else None.
-
-    They are when every picture in it is named by its number (`000001.png`, `frame_0001.png`; cameras name otherwise),
-    the numbers run on without a gap, all have one suffix and one size, and neighbours look alike: numbered portraits
-    of a data set do not.
-    """
+def numbered_pictures(folder: str | os.PathLike) -> list[Path] | None:
+    """A folder's pictures in order where they can be the frames of a film, else None: every picture in it is named by
+    its number (`000001.png`, `frame_7.png`; cameras name otherwise), without a gap, and all have one suffix."""
     folder = Path(folder)
     try:
         names = [entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and entry.is_file()]
@@ -64,13 +62,23 @@ def numbered_frames(folder: str | os.PathLike) -> list[Path] | None:
         return None
     paths = [Path(folder, name) for name in names if Path(name).suffix.lower() in FRAME_SUFFIXES]
     found = {int(match[1]): path for path in paths if (match := _NUMBERED.match(path.stem))}
-    if len(found) < 2 or len(found) != len(paths) or len({path.suffix for path in paths}) > 1:
+    if not found or len(found) != len(paths) or len({path.suffix for path in paths}) > 1:
         return None
     numbers = sorted(found)
     if numbers[-1] - numbers[0] != len(numbers) - 1:
         return None
-    frames = [found[number] for number in numbers]
-    return frames if _look_alike(frames) else None
+    return [found[number] for number in numbers]
+
+
+def is_frames(folder: str | os.PathLike) -> bool:
+    """Whether a folder's pictures must be the frames of a film: FEWEST_FRAMES at least, numbered as encoders number
+    frames, padded with zeros to DIGITS or more, of one size, and neighbours look alike. Photos that were numbered by
+    hand, and the portraits of a data set, do not."""
+    frames = numbered_pictures(folder)
+    if frames is None or len(frames) < FEWEST_FRAMES:
+        return False
+    digits = {len(_NUMBERED.match(path.stem)[1]) for path in frames}
+    return len(digits) == 1 and digits.pop() >= DIGITS and _look_alike(frames)
 
 
 def _look_alike(frames: Sequence[Path], alike: float = 10.0) -> bool:

@@ -192,6 +192,13 @@ def _is_file_name(out: str | os.PathLike) -> bool:
     return not text.endswith(("/", os.sep)) and kind_of(text) != "unknown" and not Path(text).is_dir()
 
 
+def names_a_film(out: str | os.PathLike | None) -> bool:
+    """Whether what comes out can only be a film: `out` is the name of one, or a template for such names."""
+    if out is None or not (_is_template(out) or _is_file_name(out)):
+        return False
+    return kind_of(out) == "film" or Path(out).suffix.lower() == ".gif"
+
+
 def output_path(
     out: str | os.PathLike | None,
     source: Source,

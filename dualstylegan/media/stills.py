@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
-from dualstylegan.media.detect import ANIMATED_SUFFIXES, numbered_frames
+from dualstylegan.media.detect import ANIMATED_SUFFIXES, numbered_pictures
 from dualstylegan.media.film import Film, FilmFrame, FilmInfo, Still
-from dualstylegan.media.paths import TEMPORARY_MARK
+from dualstylegan.media.paths import TEMPORARY_MARK, kind_of
 from dualstylegan.media.planes import to_deep_rgb
 
 FRAME_RATE = Fraction(25)  # of a folder of frames, which does not say
@@ -161,7 +161,7 @@ class NumberedFrames(_Stills):
 
     def __init__(self, path: Path, **given):
         super().__init__(path, **given)
-        paths = numbered_frames(path)
+        paths = numbered_pictures(path)
         if paths is None:
             raise BadFileError(f"{path} is a folder, but not one of numbered frames (000001.png, 000002.png, ...).")
         self._paths = paths
@@ -239,10 +239,16 @@ def _deep_png(path: Path) -> np.ndarray | None:
 # --- writing
 
 
+def is_folder(path: Path, info: FilmInfo) -> bool:
+    """Whether a film like `info` becomes a folder of frames at `path`: without a suffix; from such a folder also with
+    one that is no file's (`shot.v2`, `clip.toon-7`)."""
+    return not path.suffix or (info.kind == "frames" and kind_of(path) == "unknown")
+
+
 def check_writable(path: Path, info: FilmInfo) -> None:
     """Raises UsageError where a film like `info` cannot become `path`, which is no container."""
     suffix = path.suffix.lower()
-    if suffix and suffix not in ANIMATED_SUFFIXES:
+    if suffix not in ANIMATED_SUFFIXES and not is_folder(path, info):
         raise UsageError(f"{path}: '{suffix}' is no film. Use .mp4, .mov, .mkv, .webm, .gif, or a name without suffix.")
     if info.is_hdr:
         raise UsageError(f"{info.path} is HDR, which {suffix or 'a folder of frames'} would flatten. Use .mp4 or .mkv.")
@@ -473,7 +479,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{TEMPORARY_MARK}{secrets.token_hex(4)}")
     try:
         try:
-            if path.is_dir() and any(path.iterdir()) and numbered_frames(path) is None:
+            if path.is_dir() and not _holds_frames_only(path):
                 raise UsageError(f"{path} is a folder with other things in it. Name a new one for the frames.")
             temporary.mkdir(parents=True)
             yield temporary
@@ -485,6 +491,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             raise
     except OSError as error:
         raise DualStyleGANError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def _holds_frames_only(folder: Path) -> bool:
+    """Whether nothing is lost when a newer film's frames take the place of a folder."""
+    return not {path for path in folder.iterdir() if not path.name.startswith(".")} - {
+        *(numbered_pictures(folder) or ())
+    }
 
 
 class FramesWriter:

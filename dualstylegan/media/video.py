@@ -26,7 +26,7 @@ import numpy as np
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.media import mux, stills
 from dualstylegan.media.decode import ContainerFilm
-from dualstylegan.media.detect import is_animated, numbered_frames
+from dualstylegan.media.detect import is_animated, is_frames
 from dualstylegan.media.encode import CONTAINERS, check_encoding, choose, film_suffix
 from dualstylegan.media.film import Film, FilmFrame, FilmInfo, Still
 from dualstylegan.media.paths import atomic_output, kind_of
@@ -67,10 +67,11 @@ def open_film(
 
 
 def is_film(path: str | os.PathLike) -> bool:
-    """Whether a path is to be read as a film: by suffix, but an animated picture or a folder of frames by content."""
+    """Whether a path is to be read as a film though nobody says so: by suffix, but an animated picture or a folder of
+    frames by content. `open_film` takes any folder of numbered pictures."""
     path = Path(path)
     if path.is_dir():
-        return numbered_frames(path) is not None
+        return is_frames(path)
     return kind_of(path) == "film" or is_animated(path)
 
 
@@ -146,7 +147,7 @@ class FilmWriter:
                 self._sink = mux.ContainerWriter(
                     self.path, temporary, self._info, self._encoding, self._size, self._shape, self._parts
                 )
-            elif self.path.suffix:
+            elif not stills.is_folder(self.path, self._info):
                 temporary = stack.enter_context(atomic_output(self.path))
                 self._sink = stills.AnimationWriter(self.path, temporary, self._info, self._size)
             else:
