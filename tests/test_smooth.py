@@ -125,6 +125,20 @@ def test_however_a_face_moves_its_pixels_are_followed_and_only_the_landmarks_are
     assert trembling(error) < 0.25 * trembling(before)
 
 
+def test_measured_motion_that_trembles_less_than_it_is_precise_is_smoothed_too():
+    """A pan that begins, speeds up and ends: what is left of the trembling of measured motion, and no lag."""
+    rng = np.random.default_rng(4)
+    t = np.linspace(0, 1, LENGTH)
+    places = [similarity(100 + x, 80) for x in 150 * t * t * (3 - 2 * t)]
+    frames = film(places)
+    for before, after, frame in zip(places, places[1:], frames[1:], strict=False):
+        x, y = rng.normal(0, 0.015, 2)
+        frame.faces[0].motion = similarity(x, y) @ after @ np.linalg.inv(before)
+    error = centers(smoothed(frames)) - true_centers(places)
+    assert trembling(error) < 0.25 * 0.015 * np.sqrt(2)
+    assert np.abs(error).max() < 0.05
+
+
 def test_scale_and_angle_are_smoothed_as_places_are():
     places = [similarity(200, 100, 1.02**t, 2.0 * t) for t in range(LENGTH)]
     rough = film(places, noise=1.0)

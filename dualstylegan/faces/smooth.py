@@ -28,6 +28,11 @@ WIDE = 6.0
 NARROW = 1.6
 SIGNIFICANT = 2.0  # a change this many times as large (squared) as noise would make it is half believed
 
+# How far measured motion may be off: the crop's middle, in its sides; its size and angle, logarithm and radians. Three
+# times what tests/bench/films.py shows, whose cameras are good ones.
+SHIFT_NOISE, TURN_NOISE = 2e-4, 1e-3
+BEND = 3  # degree of the curves that motion is taken to follow where it differs from them by no more
+
 FADE = 5  # frames in which a face comes and goes inside a shot
 FILL = 3  # frames for which a face that is not seen is shown all the same: a blur, a flash
 
@@ -41,7 +46,8 @@ class PointSmoother:
 
     The window follows the face: earlier and later places are first moved along with the motion of the face's pixels,
     so that however fast and unevenly it goes, only the landmarks' own trembling is averaged. Where that motion is not
-    known, a straight line is fitted, which keeps steady motion. Faces lost for up to FILL frames are put in between
+    known, a straight line is fitted, which keeps steady motion. The motion is measured too, so where a curve explains
+    it to within what measuring may be off, the face follows the curve. Faces lost for up to FILL frames are put in between
     (`seen` stays False); at the ends of longer gaps, and of tracks, they fade. Faces never confirmed are left out.
     With strength 0 those seen and confirmed go through as they are.
     """
@@ -113,19 +119,26 @@ class PointSmoother:
     def _fit(self, time: int, track: int) -> _Place:
         """Where the face, seen in frame `time`, is there by all the frames around."""
         own = self._window.sample(time, track)
-        times, places = [0], [own]
+        times, places, carries = [0], [own], [Similarity.IDENTITY]
         for direction in (-1, 1):
             carry, nearer = Similarity.IDENTITY, own  # `carry`: pixels of the frame looked at to those of frame `time`
             for other, place in self._window.walk(time, track, direction):
                 carry = carry @ (nearer.motion if direction < 0 else place.motion.inverse)
                 times.append(other - time)
                 places.append(place.moved(carry))
+                carries.append(carry)
                 nearer = place
 
-        weights = local_linear_weights(np.array(times), WIDE * self.strength)
+        width = WIDE * self.strength
+        weights = local_linear_weights(np.array(times), width)
         center = own.center + complex(weights @ [place.center - own.center for place in places])
         growth = weights @ [np.log(abs(place.axis) / abs(own.axis)) for place in places]
         turn = weights @ [np.angle(place.axis / own.axis) for place in places]
+        # And where this frame's pixels go in the others, as far as a curve would have them elsewhere in this one
+        path = [carry.inverse(own.center) - own.center for carry in carries]
+        center += off_the_curve(times, path, width, SHIFT_NOISE * abs(own.axis))
+        axis = off_the_curve(times, [-np.log(carry.turn) for carry in carries], width, TURN_NOISE)
+        growth, turn = growth + axis.real, turn + axis.imag
         order = np.argsort(times)
         shapes = torch.from_numpy(np.stack([places[number].shape for number in order])).flatten(1)[:, None]
         shape = steady_value(shapes, int(np.flatnonzero(order == 0)[0]), self.strength)
@@ -213,6 +226,22 @@ def local_linear_weights(times: np.ndarray, width: float) -> np.ndarray:
     if spread < 1e-9 * s0 * s0:  # one value, or a window so narrow that only one counts
         return (times == 0).astype(np.float64)
     return gauss * (s2 - s1 * times) / spread
+
+
+def off_the_curve(times: Sequence[int], path: Sequence[complex], width: float, noise: float) -> complex:
+    """How far from the `path`, at time 0, a smooth curve passes: a polynomial fitted under a Gaussian of standard
+    deviation `width`. It counts as far as the path strays from it by no more than `noise` (a Wiener filter)."""
+    times, path = np.asarray(times, np.float64), np.asarray(path)
+    if len(times) <= BEND + 1:
+        return 0j
+    gauss = np.exp(-0.5 * (times / width) ** 2)
+    powers = (times / width)[:, None] ** np.arange(BEND + 1)
+    weighted = powers.T * gauss
+    curve = np.linalg.solve(weighted @ powers, weighted @ path)
+    left = path - powers @ curve
+    strays = gauss @ (left.real**2 + left.imag**2) / gauss.sum()
+    expected = 2 * SIGNIFICANT * noise**2  # in both directions
+    return complex(curve[0] - path[list(times).index(0)]) * expected / (expected + strays)
 
 
 @dataclass(frozen=True)
