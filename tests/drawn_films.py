@@ -209,3 +209,26 @@ def packets_of(path: str | Path, kind: str = "audio", track: int = 0) -> list[tu
     with av.open(str(path)) as film:
         stream = [one for one in film.streams if one.type == kind][track]
         return [(packet.pts * packet.time_base, bytes(packet)) for packet in film.demux(stream) if packet.size]
+
+
+def write_deep(path: Path, pixels: np.ndarray) -> None:
+    """A PNG of 16 bits: `pixels` uint16 (H, W, 3)."""
+    encoder = av.CodecContext.create("png", "w")
+    frame = av.VideoFrame.from_ndarray(pixels.astype(">u2").astype(np.uint16), format="rgb48le").reformat(
+        format="rgb48be"
+    )
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = (
+        frame.width,
+        frame.height,
+        "rgb48be",
+        Fraction(1, 25),
+    )
+    path.write_bytes(b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)]))
+
+
+def read_deep(path: Path) -> np.ndarray:
+    """The uint16 (H, W, 3) of a PNG that has 16 bits."""
+    decoder = av.CodecContext.create("png", "r")
+    frame = [*decoder.decode(av.Packet(path.read_bytes())), *decoder.decode(None)][0]
+    assert frame.format.name == "rgb48be"
+    return frame.to_ndarray(format="rgb48le")

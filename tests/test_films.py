@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_films import draw_film, frames_of, packets_of, stamps_of
+from drawn_films import draw_film, frames_of, packets_of, read_deep, stamps_of, write_deep
 from PIL import Image
 from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, tiny_style
 
@@ -213,6 +213,18 @@ def test_a_part_of_a_film(style):
     assert differ(frames_of("stylized/a.mp4")[0][:, 130:], wanted[:, 130:]) < 4
 
 
+def test_the_commands_options_reach_the_encoder_and_the_range(style):
+    face_film("a.mp4", 20, audio="aac")
+    command = ["stylize", "a.mp4", "-s", f"{style}:1", "--device", "cpu", "--smooth", "0", "--detect-every", "1"]
+    assert main([*command, "-o", "b.mov", "--codec", "prores", "--start", "0:00.2", "--end", "0.6"]) == 0
+    assert main([*command, "-o", "c.mkv", "--codec", "hevc", "--preset", "ultrafast", "--max-frames", "4"]) == 0
+    assert main([*command, "-o", "fine.mp4", "--crf", "5"]) == main([*command, "-o", "coarse.mp4", "--crf", "45"]) == 0
+    for path, codec, count in (("b.mov", "prores", 10), ("c.mkv", "hevc", 4), ("fine.mp4", "h264", 20)):
+        with films.open_film(path) as film:
+            assert (film.info.codec, len(list(film))) == (codec, count)
+    assert Path("fine.mp4").stat().st_size > 2 * Path("coarse.mp4").stat().st_size
+
+
 def test_crop_makes_a_film_of_the_portrait(style):
     def faces(index):
         return ((40, 40, 14), (112, 48, 20)) if index < 8 else ()
@@ -321,6 +333,45 @@ def test_photos_and_films_in_one_job_and_a_bad_one_stops_nothing(style):
     assert files() == ["a.mp4", "photo.png", "sub/z.mkv"]
     assert all(e.message and "\n" not in e.message for e in events if e.kind == "failed")
     assert events[-1].data["done"] == 3 and events[-1].data["failed"] == 3
+    assert main(["stylize", "in/a.mp4", "in/empty.mp4", "-s", f"{style}:1", "--device", "cpu"]) == 1
+
+
+@pytest.mark.parametrize("size", [(161, 97), (160, 97), (161, 96)])
+def test_odd_sizes_and_a_single_frame_come_out(style, size):
+    draw_film("a.mkv", lambda i: drawn_photo(*size, one_face(i)), count=1, size=size, codec="ffv1", pix_fmt="yuv444p")
+    draw_film("b.mp4", lambda i: drawn_photo(*size, one_face(i)), count=3, size=size, pix_fmt="yuv444p")
+    assert ended(run(["a.mkv", "b.mp4"], f"{style}:1")) == {"a.mkv": "done", "b.mp4": "done"}
+    assert [one.shape for one in frames_of("stylized/a.mkv")] == [(size[1], size[0], 3)]
+    assert [one.shape for one in frames_of("stylized/b.mp4")] == [(size[1], size[0], 3)] * 3
+
+
+def test_sixteen_bit_frames_stay_so_where_nothing_was_pasted(style):
+    Path("a").mkdir()
+    for i in range(5):
+        deep = drawn_photo(WIDTH, HEIGHT, one_face(i)).astype(np.uint16) * 257 - 100 * (i % 2)
+        write_deep(Path(f"a/{i:04}.png"), deep.clip(0, 65535).astype(np.uint16))
+    run("a", f"{style}:1", EXACT)
+    for i in range(5):
+        before, after = read_deep(Path(f"a/{i:04}.png")), read_deep(Path(f"stylized/a/{i:04}.png"))
+        assert np.array_equal(before[:, 130:], after[:, 130:])
+        assert np.abs(before[30:60, 50:70].astype(int) - after[30:60, 50:70]).mean() > 8 * 257
+
+
+def test_memory_that_runs_out_and_faces_too_large_are_said_once(style):
+    draw_film("a.mp4", lambda i: drawn_photo(240, 160, ((90 + i, 80, 48),)), count=16, size=(240, 160))
+    stylizer = Stylizer(f"{style}:1", device="cpu", batch=4)
+    forward = stylizer.model.forward
+
+    def cramped(intrinsic, *args, **kwargs):
+        if len(intrinsic) > 1:
+            raise MemoryError
+        return forward(intrinsic, *args, **kwargs)
+
+    stylizer.model.forward = cramped
+    events = run("a.mp4", stylizer, EXACT)
+    warnings = [e.message for e in events if e.kind == "warning"]
+    assert ended(events) == {"a.mp4": "done"} and len(warnings) == 2
+    assert "look soft" in warnings[0] and warnings[1] == "Memory ran out: now 1 at a time."
 
 
 @pytest.mark.parametrize("stage", ["encode", "render", "paste"])
@@ -507,7 +558,8 @@ def test_progress_and_the_films_figures(style, monkeypatch):
     events = run("a.mp4", f"{style}:1", EXACT)
     progress = [e for e in events if e.kind == "progress"]
     assert [e.current for e in progress] == [*range(1, 17), 16] and {e.total for e in progress} == {16}
-    assert {"frames_per_s", "faces"} <= set(progress[-1].data) and progress[-1].source == "a.mp4"
+    assert {"frames_per_s", "faces", "left_s"} <= set(progress[-1].data) and progress[-1].source == "a.mp4"
+    assert progress[1].data["left_s"] > 0 == progress[-1].data["left_s"]
     assert {e.data["faces"] for e in progress} == {0, 1}
     data = data_of(events)
     assert (data["frames"], data["faces"], data["tracks"], data["frames_without_face"]) == (16, 12, 1, 4)

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from drawn_films import draw_film, drawn_frame, frames_of, packets_of, stamps_of
+from drawn_films import draw_film, drawn_frame, frames_of, packets_of, read_deep, stamps_of, write_deep
 from PIL import Image
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
@@ -924,27 +924,6 @@ def test_sixteen_bits_stay_sixteen_bits(tmp_path):
     assert after.dtype == np.uint16
     assert np.array_equal(before[:20], after[:20])
     assert difference(after[20:], 65535 - before[20:].astype(int)) < 200
-
-
-def write_deep(path, pixels):
-    encoder = av.CodecContext.create("png", "w")
-    frame = av.VideoFrame.from_ndarray(pixels.astype(">u2").astype(np.uint16), format="rgb48le").reformat(
-        format="rgb48be"
-    )
-    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = (
-        frame.width,
-        frame.height,
-        "rgb48be",
-        Fraction(1, 25),
-    )
-    path.write_bytes(b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)]))
-
-
-def read_deep(path):
-    decoder = av.CodecContext.create("png", "r")
-    frame = [*decoder.decode(av.Packet(path.read_bytes())), *decoder.decode(None)][0]
-    assert frame.format.name == "rgb48be"
-    return frame.to_ndarray(format="rgb48le")
 
 
 def test_a_film_becomes_numbered_frames_and_the_other_way_round(tmp_path):
