@@ -4,9 +4,9 @@
     python tests/bench/video.py --stub               # stubs for the networks: everything else, at most 15 ms a frame
 
 The film is drawn (300 frames of 640x360: a person before a scene, hand-held, with noise, two seconds played to and
-fro), H.264 with AAC sound. Stages
-run in threads, and CPU time is by each thread's own clock, so it does not shrink when cores are shared and hardly grows
-when others use the machine; frames a second do fall then.
+fro), H.264 with AAC sound. Stages run in threads, and CPU time is by each thread's own clock: waiting does not count,
+but who shares caches and cores with other programs takes up to twice as long. "Other threads" are the codecs', torch's
+helpers and the one that waits for the rest. With a style, find, encode and generate hold its networks.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def measure(source: Path, stylizer: Stylizer, options: FilmOptions) -> tuple[Fil
         whole_s = time.process_time() - before_s
     cpu_s = Counter({stage: report.cpu_s[stage] for stage in STAGES})
     cpu_s["face networks"] = pool_cpu_s() - pool_s
-    cpu_s["codecs' own threads"] = max(0.0, whole_s - sum(cpu_s.values()))
+    cpu_s["other threads"] = max(0.0, whole_s - sum(cpu_s.values()))
     return report, cpu_s
 
 
