@@ -1,44 +1,58 @@
-"""How steady restyled films are: films drawn with exactly known motion, smoothing on against off. Prints one table.
+"""How steady restyled films are: films drawn with exactly known motion, through the whole film line. Prints one table.
 
     python tests/bench/temporal.py --style painting:3 [--films pan,smile] [--length 60] [--readme README.md]
     python tests/bench/temporal.py --style painting:3 --sweep      # strengths of smoothing against one another
 
-Flicker, seam and jitter are taken after undoing the known motion, so that only what should not move is counted. The
-goals: flicker at most 0.35 of that without smoothing, jitter at most 0.25, the smile followed without lag, nobody
-mistaken for somebody else, a photo repeated the same in every frame. `--readme` puts the table between the lines
-`<!-- temporal -->` and `<!-- /temporal -->`. Takes minutes, and the reference photos ($DSG_SHARED/facedata).
+Steadying on, as `dsg stylize` does it, is compared with off: every frame by itself, `--detect-every 1 --smooth 0`.
+With `--smooth 0` alone faces are still followed by their pixels from one detection to the next, which steadies them
+too; that is a line of the sweep. Flicker, seam and jitter are taken after undoing the known motion, so that only what
+should not move is counted. Means are over films; a ratio is that of the means. The goals: flicker at most 0.35 of that
+without, jitter at most 0.25, the smile followed without lag, nobody mistaken for somebody else, a photo repeated the
+same in every frame. `--readme` puts the table between the lines `<!-- temporal -->` and `<!-- /temporal -->`. Takes
+minutes, and the reference photos ($DSG_SHARED/facedata).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from textwrap import wrap
 
 import films
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from dualstylegan import Stylizer
+from dualstylegan import films as film_line
 from dualstylegan.faces.crop import sample_crop
 from dualstylegan.faces.face import Face, crop_side_px, transform
-from dualstylegan.faces.find import EmbeddedDetector, FaceEmbedder
+from dualstylegan.faces.find import Detector
 from dualstylegan.faces.masks import draw_mask
-from dualstylegan.faces.smooth import SMOOTH, CodeSmoother, PointSmoother
-from dualstylegan.faces.track import DETECT_EVERY, FaceTracker, FrameFaces, TrackedFace
+from dualstylegan.faces.smooth import SMOOTH
+from dualstylegan.faces.track import DETECT_EVERY, TrackedFace
+from dualstylegan.films import FilmOptions
 
 RIGID = ("pan", "zoom", "rotation", "handheld", "noise", "exposure")  # only the known motion, nothing in the face
 SIDE = 128  # px of the crops that are compared
-BATCH = 8  # frames
 MOST_LAG = 5  # frames
 UPPER_LIP, LOWER_LIP = (61, 62, 63), (67, 66, 65)  # their inner edges
+OFF = (1, 0.0)  # --detect-every and --smooth
+STRENGTHS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)
 
+LEGEND = """Films whose motion is known exactly, drawn from photos: pan, zoom, a leaning head, a hand-held camera,
+noise, changing light, a smile, speech, two people who cross, a cut, a post to walk behind. Off: every frame by
+itself. On: what `dsg stylize` does. Flicker is how much a restyled face changes from frame to frame, in levels of
+255, and jitter how far its place strays from the true motion, both once that motion is taken out; lag is in frames."""
+
+Setting = tuple[int, float]  # --detect-every and --smooth
 Row = tuple[str, str, str, str, str]  # what, off, on, goal, whether it is met
 
 
@@ -58,49 +72,36 @@ def main() -> None:
     if not films.PHOTOS.is_dir():
         sys.exit(f"No reference photos in {films.PHOTOS}: set DSG_SHARED to the folder that holds facedata/.")
 
-    strengths = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0) if options.sweep else (0.0, options.smooth)
+    on = (options.detect_every, options.smooth)
+    settings = [OFF, *((options.detect_every, strength) for strength in STRENGTHS)] if options.sweep else [OFF, on]
     stylizer, cast = Stylizer(options.style, detector="embedded", precision=options.precision), films.Cast()
-    measured: dict[float, list[Measured]] = {strength: [] for strength in strengths}
+    measured: dict[Setting, list[Measured]] = {setting: [] for setting in settings}
     for name in options.films.split(","):
         film = films.FILMS[name](cast, length=options.length)
         frames = list(film.frames())
-        tracked = Tracked(film, frames, options.detect_every)
-        for strength in strengths:
-            measured[strength].append(measure(name, film, frames, tracked, stylizer, strength))
-        print(f"{name}: {tracked.cpu_ms:.0f} ms a frame to track", file=sys.stderr, flush=True)
+        for setting in settings:
+            measured[setting].append(measure(name, film, frames, stylizer, setting, cast.detector))
+        print(f"{name} is measured", file=sys.stderr, flush=True)
 
+    print(f"{stylizer.description}; {options.length} frames a film, --detect-every {on[0]} --smooth {on[1]}")
     if options.sweep:
         print(sweep(measured))
         return
-    rows = table(measured[0.0], measured[options.smooth])
-    print(f"{stylizer.description}; {options.length} frames a film, --smooth {options.smooth}")
+    rows = table(measured[OFF], measured[on])
     for row in (("what", "off", "on", "goal", ""), *rows):
         print(f"{row[0]:52} {row[1]:>10} {row[2]:>10}  {row[3]:>10}  {row[4]}")
     if options.readme:
         write_into(options.readme, rows, options.style)
 
 
-class Tracked:
-    """What the tracker makes of a film, once for all strengths."""
-
-    def __init__(self, film: films.DrawnFilm, frames: list[np.ndarray], detect_every: int):
-        self.detector = EmbeddedDetector(tilts=())
-        self.tracker = FaceTracker(self.detector, detect_every=detect_every, embedder=FaceEmbedder())
-        started = time.process_time()
-        self.found: list[FrameFaces] = []
-        for start in range(0, len(frames), BATCH):
-            self.found += self.tracker.track(frames[start : start + BATCH])
-        self.cpu_ms = (time.process_time() - started) / len(frames) * 1e3
-        self.switches = switches(film, self.found)
-
-
 @dataclass
 class Shown:
     """One frame of the result: its pixels, and each face with its portrait."""
 
-    pixels: np.ndarray
     faces: list[TrackedFace] = field(default_factory=list)
     portraits: list[Tensor] = field(default_factory=list)
+    cut: bool = False
+    pixels: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def nearest(self, crop_from_frame: np.ndarray) -> int | None:
         """The number of the face that is drawn where one truly is."""
@@ -110,38 +111,46 @@ class Shown:
         return int(np.argmin(away)) if close else None
 
 
-def restyle(
-    frames: list[np.ndarray], found: Sequence[FrameFaces], stylizer: Stylizer, strength: float
-) -> Iterator[Shown]:
-    """The calls that the film line makes, one after another, on tracked frames."""
-    points, codes = PointSmoother(strength), CodeSmoother(strength)
-    steady = [ready for frame in found for ready in points.push(frame)] + points.flush()
-    coded = []
-    for start in range(0, len(steady), BATCH):
-        some = steady[start : start + BATCH]
-        seen = [(frame, face) for frame in some for face in frame.faces if face.seen]
-        crops = [stylizer.crop(frames[frame.index], [face.face]) for frame, face in seen]
-        raw = iter(stylizer.encode(torch.cat(crops)).cpu() if crops else ())
-        for frame in some:
-            coded += codes.push(frame, {face.track: next(raw) for face in frame.faces if face.seen})
-    coded += codes.flush()
-    for start in range(0, len(coded), BATCH):
-        some = coded[start : start + BATCH]
-        wanted = [own[face.track] for frame, own in some for face in frame.faces]
-        portraits = iter(stylizer.render(torch.stack(wanted)) if wanted else ())
-        for frame, _ in some:
-            shown = Shown(frames[frame.index].copy(), frame.faces)
-            for face in frame.faces:
-                shown.portraits.append(next(portraits))
-                stylizer.paste(shown.pixels, shown.portraits[-1], face.face, face.opacity, in_place=True)
-            yield shown
+class WatchedFilm(film_line._Film):
+    """A film on its way through the line, with all that it shows kept."""
+
+    shown: list[Shown]
+
+    def _paste(self, moments: Iterable, number: int) -> Iterator:
+        self.shown = []
+
+        def kept() -> Iterator:
+            for moment in moments:
+                self.shown.append(Shown(moment.faces, moment.portraits[number], moment.found.cut))
+                yield moment
+
+        for pasted in super()._paste(kept(), number):
+            self.shown[-1].pixels = pasted.frame.pixels if pasted.pixels is None else pasted.pixels
+            yield pasted
+
+
+def restyle(frames: list[np.ndarray], stylizer: Stylizer, setting: Setting) -> tuple[list[Shown], float]:
+    """The frames through the film line, from a folder of pictures into a film; and the CPU time that finding and
+    following faces took, ms a frame."""
+    detect_every, smooth = setting
+    options = FilmOptions(detect_every=detect_every, smooth=smooth, preset="ultrafast")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "frames"
+        source.mkdir()
+        for number, pixels in enumerate(frames):
+            Image.fromarray(pixels).save(source / f"{number:06}.png", compress_level=1)
+        film = WatchedFilm(source, [(Path(folder) / "restyled.mp4", stylizer)], options, "copy", False)
+        for _ in film.run():
+            pass
+    return film.shown, film.report.cpu_s["find"] / len(frames) * 1e3
 
 
 @dataclass
 class Measured:
-    """One film at one strength. Series are by frame, of the last role, the one in front."""
+    """One film in one setting. Series are by frame, of the last role, the one in front."""
 
     name: str
+    find_ms: float = np.nan  # CPU time a frame
     flicker: float = np.nan  # levels of 255
     seam_flicker: float = np.nan
     seam: float = np.nan
@@ -166,12 +175,12 @@ def measure(
     name: str,
     film: films.DrawnFilm,
     frames: list[np.ndarray],
-    tracked: Tracked,
     stylizer: Stylizer,
-    strength: float,
+    setting: Setting,
+    reader: Detector,
 ) -> Measured:
-    result = Measured(name, switches=tracked.switches)
-    shown = list(restyle(frames, tracked.found, stylizer, strength))
+    shown, find_ms = restyle(frames, stylizer, setting)
+    result = Measured(name, find_ms, switches=switches(film, shown))
     result.identical = all(np.array_equal(one.pixels, shown[0].pixels) for one in shown)
     role = film.roles[-1]
     mask = torch.from_numpy(draw_mask(stylizer.mask, transform(role.person.crop_from_photo, role.person.points)))
@@ -200,12 +209,9 @@ def measure(
         middle_of_face = slice(int(0.55 * SIDE), int(0.85 * SIDE)), slice(int(0.3 * SIDE), int(0.7 * SIDE))
         mouths = portraits[(..., *middle_of_face)]
         result.change = (mouths - mouths[0]).abs().mean((1, 2, 3)).numpy()
-        result.source_mouth = np.array([mouth_opening(frame.faces[-1].face.points) for frame in tracked.found])
-        read = [
-            tracked.detector.follow(one.pixels, [one.faces[n].face.points])[0]
-            for one, n in zip(shown, faces, strict=True)
-        ]
-        result.mouth = np.array([np.nan if points is None else mouth_opening(points) for points in read])
+        at = [one.faces[number].face.points for one, number in zip(shown, faces, strict=True)]
+        result.source_mouth = read_mouths(reader, frames, at)
+        result.mouth = read_mouths(reader, [one.pixels for one in shown], at)
     return result
 
 
@@ -227,12 +233,21 @@ def mouth_opening(points: np.ndarray) -> float:
     return float(np.hypot(*gap)) / Face.from_points(points).crop_side_px
 
 
+def read_mouths(reader: Detector, pictures: Sequence[np.ndarray], at: Sequence[np.ndarray]) -> np.ndarray:
+    """How far each picture's mouth, by the landmarks expected `at` those points, is open: (n,), NaN where there is no
+    telling."""
+    read = [reader.follow(picture, [points])[0] for picture, points in zip(pictures, at, strict=True)]
+    return np.array([np.nan if points is None else mouth_opening(points) for points in read])
+
+
 def lag_and_correlation(result: np.ndarray | None, source: np.ndarray | None) -> tuple[int, float]:
     """By how many frames the result follows the source, and how closely then."""
-    if result is None or np.isnan(result).mean() > 0.1:
+    if result is None or source is None or max(np.isnan(result).mean(), np.isnan(source).mean()) > 0.1:
         return 0, np.nan
-    known = ~np.isnan(result)
-    result = np.interp(np.arange(len(result)), np.flatnonzero(known), result[known])
+    result, source = (
+        np.interp(np.arange(len(series)), np.flatnonzero(~np.isnan(series)), series[~np.isnan(series)])
+        for series in (result, source)
+    )
     inner = slice(MOST_LAG, -MOST_LAG)
     by_lag = {
         lag: np.corrcoef(np.roll(result, -lag)[inner], source[inner])[0, 1] for lag in range(-MOST_LAG, MOST_LAG + 1)
@@ -241,20 +256,20 @@ def lag_and_correlation(result: np.ndarray | None, source: np.ndarray | None) ->
     return best, float(by_lag[best])
 
 
-def switches(film: films.DrawnFilm, found: Sequence[FrameFaces]) -> int:
+def switches(film: films.DrawnFilm, shown: Sequence[Shown]) -> int:
     """How often a person's number changes within a shot."""
     count, numbers = 0, {}
-    for frame in found:
-        if frame.cut:
+    for index, one in enumerate(shown):
+        if one.cut:
             numbers = {}
-        shown = Shown(np.empty(0), [face for face in frame.faces if face.seen and face.confirmed])
+        seen = Shown([face for face in one.faces if face.seen])
         for who, role in enumerate(film.roles):
-            nearest = shown.nearest(role.crop_from_frame(frame.index)) if role.is_there(frame.index) else None
-            others = [other for other in film.roles if other is not role and other.is_there(frame.index)]
-            at = middle(role.crop_from_frame(frame.index))
-            if nearest is None or any(np.hypot(*(middle(o.crop_from_frame(frame.index)) - at)) < 80 for o in others):
+            nearest = seen.nearest(role.crop_from_frame(index)) if role.is_there(index) else None
+            others = [other for other in film.roles if other is not role and other.is_there(index)]
+            at = middle(role.crop_from_frame(index))
+            if nearest is None or any(np.hypot(*(middle(o.crop_from_frame(index)) - at)) < 80 for o in others):
                 continue  # not to be told whose face this is
-            number = shown.faces[nearest].track
+            number = seen.faces[nearest].track
             count += numbers.get(who, number) != number
             numbers[who] = number
     return count
@@ -264,7 +279,7 @@ def table(off: list[Measured], on: list[Measured]) -> list[Row]:
     rows: list[Row] = []
 
     def compared(what: str, name: str, unit: str, goal: float | None, of: Sequence[str], digits: int = 2) -> None:
-        """The mean over films, as a part of what it is without smoothing; then film by film."""
+        """The mean over films, as a part of that without steadying; then film by film."""
         pairs = [(a.name, getattr(a, name), getattr(b, name)) for a, b in zip(off, on, strict=True) if a.name in of]
         if not pairs:
             return
@@ -297,19 +312,26 @@ def table(off: list[Measured], on: list[Measured]) -> list[Row]:
     if "still" in by_name:
         same = [one.identical for one in by_name["still"]]
         rows.append(("a photo repeated: all frames the same", *map(yes, same), "yes", verdict(same[1])))
-    count = sum(one.switches for one in on)
-    rows.append(("people taken for others, in all films", str(count), str(count), "0", verdict(count == 0)))
+    before, after = (sum(one.switches for one in some) for some in (off, on))
+    rows.append(("people taken for others, in all films", str(before), str(after), "0", verdict(after == 0)))
     return rows
 
 
-def sweep(measured: dict[float, list[Measured]]) -> str:
-    lines = [f"{'--smooth':>8} {'flicker':>8} {'jitter':>8} {'seam':>8}  smile and speech: mouth; change"]
-    for strength, some in measured.items():
+def sweep(measured: dict[Setting, list[Measured]]) -> str:
+    """A line for each setting: means over films of rigid motion, then how well the mouth's and the portrait's changes
+    follow the source (frames late, correlation), and how large they are."""
+    lines = [f"{'--detect-every --smooth':23} {'flicker':>8} {'jitter':>8} {'seam':>8} {'find, ms':>8}"]
+    for (detect_every, strength), some in measured.items():
         rigid = [one for one in some if one.name in RIGID]
-        means = [np.mean([getattr(one, n) for one in rigid]) for n in ("flicker", "jitter_px", "seam_flicker")]
-        faces = [f"{lagged(one.response)}; {lagged(one.change_response)}, range {np.ptp(one.change):.1f}"
-                 for one in some if one.change is not None]  # fmt: skip
-        lines.append(f"{strength:8} {means[0]:8.3f} {means[1]:8.3f} {means[2]:8.3f}  {'   '.join(faces)}")
+        names = ("flicker", "jitter_px", "seam_flicker", "find_ms")
+        means = [np.mean([getattr(one, name) for one in rigid]) if rigid else np.nan for name in names]
+        faces = [
+            f"{one.name}: mouth {lagged(one.response)}, change {lagged(one.change_response)}, {one.change.max():.1f}"
+            for one in some
+            if one.change is not None
+        ]
+        figures = f"{means[0]:8.3f} {means[1]:8.4f} {means[2]:8.3f} {means[3]:8.1f}"
+        lines.append(f"{detect_every:14} {strength:8} {figures}  {';  '.join(faces)}")
     return "\n".join(lines)
 
 
@@ -321,6 +343,7 @@ def write_into(path: Path, rows: list[Row], style: str) -> None:
         sys.exit(f"{path} has no lines {begin.strip()} and {end} to put the table between.")
     lines = [f"| {style}, drawn films | off | on | goal | |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(cell.strip() for cell in row)} |" for row in rows if not row[0].startswith(" ")]
+    lines += ["", *wrap(LEGEND, 120)]
     head, rest = text.split(begin, 1)
     path.write_text(head + begin + "\n".join(lines) + "\n" + rest[rest.index(end) :], encoding="utf-8")
 
