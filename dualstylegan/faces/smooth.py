@@ -19,8 +19,8 @@ from dualstylegan.errors import UsageError
 from dualstylegan.faces.face import Face, box_around, transform
 from dualstylegan.faces.track import FrameFaces, TrackedFace
 
-# Strength. In drawn films crops tremble by 0.087 px without, at 0.125 to 1 by 0.031, 0.011 (0.25), 0.006 (0.5), 0.005 and
-# 0.005 px: more than half steadies hardly further.
+# Strength. In drawn films crops tremble by 0.087 px without, by 0.031 px at 0.125, 0.011 at 0.25, 0.006 at 0.5 and
+# 0.005 from there on.
 SMOOTH = 0.5
 
 POINT_LAG, CODE_LAG = 10, 8  # frames
