@@ -267,6 +267,15 @@ def cuts_of(frames: list[np.ndarray]) -> list[int]:
     return [index for index, cut in enumerate(CutFinder().find(frames)) if cut]
 
 
+def test_after_a_flash_faces_are_who_they_were_even_where_it_looked_like_a_cut(detector):
+    frames = film(12, (FIRST, lambda t: (60 + t, 20)))
+    frames[7] = np.full_like(frames[7], 250)  # the last of its batch: what comes after it is not known yet
+    found = track(frames, detector, batch=8)
+    assert [numbers(frame) for frame in found] == [[1]] * 7 + [[]] + [[1]] * 4
+    assert [frame.cut for frame in found] == [index in (7, 8) for index in range(12)]
+    assert [frame.cut for frame in track(frames, detector, batch=12)] == [False] * 12
+
+
 def test_light_and_motion_are_no_cuts():
     still = film(12, (FIRST, lambda t: (60, 20)))
     wide = np.tile(np.array(scenery(3).resize((960, 180))), (1, 1, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
 
 import numpy as np
 from PIL import Image
@@ -25,27 +26,44 @@ FLAT = 0.5 * SIZE[0] * SIZE[1]  # energy of no more detail than noise
 FLASH = 2  # frames; what looks as before after so many more was a flash, not a cut
 
 
+class Cut(IntEnum):
+    """What a frame begins: nothing new, another shot, or again the shot that a flash has interrupted."""
+
+    NONE = 0
+    NEW = 1
+    BACK = 2
+
+
 class CutFinder:
     """Finds the cuts of one film, whose frames, uint8 (H, W, 3), come in order, some at a time."""
 
     def __init__(self):
         self._last: _Look | None = None
+        self._left: _Look | None = None  # the shot before a cut that may yet turn out to be a flash
+        self._doubt = 0  # frames for which it may
 
-    def find(self, frames: Sequence[np.ndarray]) -> list[bool]:
-        """Whether a new shot begins with each frame. Flashes are told from cuts where the frames after are at hand."""
+    def find(self, frames: Sequence[np.ndarray]) -> list[Cut]:
+        """What begins with each frame. A flash is told from a cut by the frames after it; where these come with the
+        next call only, it is given as a cut, and then as the way back."""
         looks = [_Look(frame) for frame in frames]
         cuts = []
-        before = self._last
         for number, look in enumerate(looks):
             soon = looks[number + 1 : number + 1 + FLASH]
-            is_cut = (
-                before is not None and not look.is_like(before) and not any(later.is_like(before) for later in soon)
-            )
-            cuts.append(is_cut)
-            if before is None or is_cut or look.is_like(before):
-                before = look
-        # A flash that has not ended by now may have been a cut: the next frames are compared with what is there.
-        self._last = looks[-1] if looks else self._last
+            before = self._last
+            if before is None or look.is_like(before):
+                cut = Cut.NONE
+                self._last = look
+            elif any(later.is_like(before) for later in soon):
+                cut = Cut.NONE  # a flash: what comes next is compared with what was before it
+            elif self._doubt and look.is_like(self._left):
+                cut = Cut.BACK
+                self._last, self._doubt = look, 0
+            else:
+                cut = Cut.NEW
+                self._last, self._left = look, before
+                self._doubt = FLASH + 1 if len(soon) < FLASH else 0
+            self._doubt = max(0, self._doubt - 1)
+            cuts.append(cut)
         return cuts
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from dualstylegan.errors import UsageError
-from dualstylegan.faces.cuts import CutFinder
+from dualstylegan.faces.cuts import Cut, CutFinder
 from dualstylegan.faces.face import Face, transform
 from dualstylegan.faces.find import DUPLICATE_OVERLAP, Detector, FaceEmbedder
 from dualstylegan.faces.motion import face_motion
@@ -93,6 +93,7 @@ class FaceTracker:
         self._confirmed: set[int] = set()
         self._cut_finder = CutFinder()
         self._tracks: list[_Track] = []
+        self._shot_before: list[_Track] = []  # its tracks
         self._begun = 0
         self._index = 0
         self._since = detect_every  # frames since the detector last had its turn
@@ -115,17 +116,17 @@ class FaceTracker:
         results = []
         for number, frame in enumerate(frames):
             if cuts[number]:
-                self._begin_shot()
+                self._begin_shot(cuts[number])
             if same[number]:
                 self._stand_still()
             else:
                 self._advance(frame, detected.get(number))
-            results.append(FrameFaces(self._index, self._shown(), cuts[number]))
+            results.append(FrameFaces(self._index, self._shown(), bool(cuts[number])))
             self._before = frame
             self._index += 1
         return results
 
-    def _detect_due(self, frames: list[np.ndarray], cuts: list[bool], same: list[bool]) -> dict[int, list[Face]]:
+    def _detect_due(self, frames: list[np.ndarray], cuts: list[Cut], same: list[bool]) -> dict[int, list[Face]]:
         """What the detector finds in those of the frames whose turn it is, all at once."""
         due = []
         for number, cut in enumerate(cuts):
@@ -139,9 +140,9 @@ class FaceTracker:
         self.detections += len(frames)
         return self.detector.find(frames) if frames else []
 
-    def _begin_shot(self) -> None:
+    def _begin_shot(self, cut: Cut) -> None:
         self.cuts += 1
-        self._tracks = []
+        self._tracks, self._shot_before = self._shot_before if cut == Cut.BACK else [], self._tracks
         self._before = None
 
     def _stand_still(self) -> None:
