@@ -129,9 +129,8 @@ class WatchedFilm(film_line._Film):
             yield pasted
 
 
-def restyle(frames: list[np.ndarray], stylizer: Stylizer, setting: Setting) -> tuple[list[Shown], float]:
-    """The frames through the film line, from a folder of pictures into a film; and the CPU time that finding and
-    following faces took, ms a frame."""
+def restyle(frames: list[np.ndarray], stylizer: Stylizer, setting: Setting) -> list[Shown]:
+    """The frames through the film line, from a folder of pictures into a film."""
     detect_every, smooth = setting
     options = FilmOptions(detect_every=detect_every, smooth=smooth, preset="ultrafast")
     with tempfile.TemporaryDirectory() as folder:
@@ -142,7 +141,7 @@ def restyle(frames: list[np.ndarray], stylizer: Stylizer, setting: Setting) -> t
         film = WatchedFilm(source, [(Path(folder) / "restyled.mp4", stylizer)], options, "copy", False)
         for _ in film.run():
             pass
-    return film.shown, film.report.cpu_s["find"] / len(frames) * 1e3
+    return film.shown
 
 
 @dataclass
@@ -150,7 +149,6 @@ class Measured:
     """One film in one setting. Series are by frame, of the last role, the one in front."""
 
     name: str
-    find_ms: float = np.nan  # CPU time a frame
     flicker: float = np.nan  # levels of 255
     seam_flicker: float = np.nan
     seam: float = np.nan
@@ -179,8 +177,8 @@ def measure(
     setting: Setting,
     reader: Detector,
 ) -> Measured:
-    shown, find_ms = restyle(frames, stylizer, setting)
-    result = Measured(name, find_ms, switches=switches(film, shown))
+    shown = restyle(frames, stylizer, setting)
+    result = Measured(name, switches=switches(film, shown))
     result.identical = all(np.array_equal(one.pixels, shown[0].pixels) for one in shown)
     role = film.roles[-1]
     mask = torch.from_numpy(draw_mask(stylizer.mask, transform(role.person.crop_from_photo, role.person.points)))
@@ -320,17 +318,17 @@ def table(off: list[Measured], on: list[Measured]) -> list[Row]:
 def sweep(measured: dict[Setting, list[Measured]]) -> str:
     """A line for each setting: means over films of rigid motion, then how well the mouth's and the portrait's changes
     follow the source (frames late, correlation), and how large they are."""
-    lines = [f"{'--detect-every --smooth':23} {'flicker':>8} {'jitter':>8} {'seam':>8} {'find, ms':>8}"]
+    lines = [f"{'--detect-every --smooth':23} {'flicker':>8} {'jitter':>8} {'seam':>8}"]
     for (detect_every, strength), some in measured.items():
         rigid = [one for one in some if one.name in RIGID]
-        names = ("flicker", "jitter_px", "seam_flicker", "find_ms")
+        names = ("flicker", "jitter_px", "seam_flicker")
         means = [np.mean([getattr(one, name) for one in rigid]) if rigid else np.nan for name in names]
         faces = [
             f"{one.name}: mouth {lagged(one.response)}, change {lagged(one.change_response)}, {one.change.max():.1f}"
             for one in some
             if one.change is not None
         ]
-        figures = f"{means[0]:8.3f} {means[1]:8.4f} {means[2]:8.3f} {means[3]:8.1f}"
+        figures = f"{means[0]:8.3f} {means[1]:8.4f} {means[2]:8.3f}"
         lines.append(f"{detect_every:14} {strength:8} {figures}  {';  '.join(faces)}")
     return "\n".join(lines)
 
