@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.interpolate import LinearNDInterpolator
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d, label
 from torch.nn.functional import grid_sample
 
 from dualstylegan.faces.face import LEFT_EYE, NOSE_BASE, RIGHT_EYE, crop_side_px, ffhq_matrix, transform
@@ -60,7 +60,16 @@ class Person:
         body = chin + side * np.array([[-0.2, -0.15], [0.2, -0.15], [0.24, 0.1], [0.85, 0.4], [0.95, 2], [-0.95, 2],
                                        [-0.85, 0.4], [-0.24, 0.1]])  # fmt: skip
         draw.polygon([tuple(xy) for xy in body], fill=255)
+        canvas.paste(0, mask=Image.fromarray(self._backdrop))
         return np.asarray(canvas.filter(ImageFilter.GaussianBlur(0.02 * side)), np.float32) / 255
+
+    @cached_property
+    def _backdrop(self) -> np.ndarray:
+        """(H, W) bool: the bright grey around the head, as far as it reaches down from the photo's upper edge."""
+        grey = (self.neutral.min(-1) > 110) & (np.ptp(self.neutral, axis=-1) < 14)
+        grey[int(self.points[8, 1]) :] = False  # below the chin a white shirt may touch it
+        parts, _ = label(grey)
+        return (parts > 0) & np.isin(parts, np.unique(parts[0]))
 
     def at(self, smile: float) -> np.ndarray:
         """The photo (H, W, 3) at a smile from 0 to 1: both photos bent to the shape in between, and mixed."""
