@@ -8,7 +8,7 @@ import torch
 
 from dualstylegan.errors import UsageError
 from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix, transform
-from dualstylegan.faces.smooth import FADE, FILL, CodeSmoother, PointSmoother
+from dualstylegan.faces.smooth import FADE, FILL, HOLD, HOLD_FRAMES, CodeSmoother, PointSmoother
 from dualstylegan.faces.track import FrameFaces, TrackedFace
 
 LENGTH = 40
@@ -269,6 +269,29 @@ def test_a_row_that_holds_still_is_steadied_while_another_changes():
     rough = noisy(values, 0.1)
     steady = codes_of(rough)
     assert steady[:, 1].diff(dim=0).abs().mean() < 0.25 * rough[:, 1].diff(dim=0).abs().mean()
+
+
+def test_codes_that_hardly_change_are_held_and_those_that_do_are_not():
+    code = torch.randn(1, 12, 64)
+    drift = torch.linspace(0, 1, 16)[:, None, None] * torch.randn(1, 12, 64)
+    held = codes_of(code + HOLD / 2 * drift)
+    assert all(torch.equal(one, held[0]) for one in held)
+    moved = codes_of(code + 40 * HOLD * drift)
+    assert moved[2:-2].diff(dim=0).abs().amax((1, 2)).min() > 0
+
+
+def test_smoothing_begun_later_goes_on_as_if_begun_at_the_start():
+    """As where a film is resumed: from the frames before a part of it, as many as the window takes."""
+    values = noisy(torch.randn(1, 4, 16).repeat(60, 1, 1), 0.01)
+    frames = film([similarity(100, 100)] * 60)
+
+    def codes_from(first: int) -> dict[int, torch.Tensor]:
+        smoother = CodeSmoother()
+        out = [one for t in range(first, 60) for one in smoother.push(frames[t], {1: values[t]})] + smoother.flush()
+        return {frame.index: codes[1] for frame, codes in out}
+
+    whole, resumed = codes_from(0), codes_from(2 * HOLD_FRAMES - CodeSmoother().lag)
+    assert all(torch.equal(whole[t], resumed[t]) for t in range(2 * HOLD_FRAMES, 60))
 
 
 def test_a_face_that_is_not_seen_keeps_a_code():

@@ -35,6 +35,11 @@ SIGNIFICANT = 2.0  # a change this many times as large (squared) as noise would 
 SHIFT_NOISE, TURN_NOISE = 1e-4, 5e-4
 BEND = 3  # degree of the curves that motion is taken to follow where it differs from them by no more
 
+# A code that differs from the one shown by less than bfloat16 can tell (eight bits) would only make the portrait's own
+# rounding flicker: the one shown stays. Every 16th frame takes its own all the same; 16 divides the parts that films
+# are written in, so a film that is resumed goes on as if it had not been stopped.
+HOLD, HOLD_FRAMES = 2**-8, 16
+
 FADE = 5  # frames in which a face comes and goes inside a shot
 FILL = 3  # frames for which a face that is not seen is shown all the same: a blur, a flash
 
@@ -154,7 +159,7 @@ class CodeSmoother:
 
     In the window around each frame a face has a base, the wide mean of its codes; on top of it comes what differs from
     the base by more than noise would, row by row, smoothed little enough for speech and laughter to come through in
-    time. With strength 0 codes go through as they are.
+    time. What then hardly differs from the code before is held. With strength 0 codes go through as they are.
     """
 
     def __init__(self, strength: float = SMOOTH):
@@ -162,6 +167,7 @@ class CodeSmoother:
         self.strength = _checked(strength)
         self.lag = CODE_LAG if strength > 0 else 0
         self._window: _Window[Tensor] = _Window(self.lag)
+        self._held: Codes = {}  # as last given back
 
     def push(self, frame: FrameFaces, codes: Mapping[int, Tensor]) -> list[tuple[FrameFaces, Codes]]:
         """Takes the next frame and the code (rows, dim) of each face that is seen in it, by its track; gives those that
@@ -175,7 +181,17 @@ class CodeSmoother:
 
     def _smooth(self, time: int) -> tuple[FrameFaces, Codes]:
         frame = self._window.frame(time)
-        return frame, {face.track: self._code(time, face.track) for face in frame.faces}
+        codes = {face.track: self._code(time, face.track) for face in frame.faces}
+        if self.strength == 0:
+            return frame, codes
+        if frame.cut or frame.index % HOLD_FRAMES == 0:
+            self._held = {}
+        self._held = {track: self._hold(track, code) for track, code in codes.items()}
+        return frame, self._held
+
+    def _hold(self, track: int, code: Tensor) -> Tensor:
+        held = self._held.get(track, code)
+        return held if (code - held).norm() <= HOLD * held.norm() else code
 
     def _code(self, time: int, track: int) -> Tensor:
         if self.strength == 0:
