@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -9,7 +11,8 @@ from dualstylegan.errors import UsageError, did_you_mean
 from dualstylegan.faces.face import JAW, LEFT_BROW, NOSE_BASE, RIGHT_BROW
 
 MASKS = ("face", "head", "crop")
-MASK_SIZE = 256  # px; every edge is soft, so bilinear enlargement shows no steps
+MASK_SIZE = 128  # px; every edge is soft, so bilinear enlargement shows no steps
+FINER = 2  # outlines are drawn so many times as fine, so that they move by less than a pixel
 FEATHER = {"face": 0.022, "head": 0.035, "crop": 0.0}  # standard deviation of the soft edge, unit crop
 CROP_EDGE = {"face": 0.06, "head": 0.09, "crop": 0.12}  # over which every mask falls to nothing at the crop's edges
 
@@ -23,11 +26,11 @@ def draw_mask(kind: str, points: np.ndarray) -> np.ndarray:
     if kind not in MASKS:
         raise UsageError(f"No mask '{kind}'.{did_you_mean(kind, MASKS)} Masks are {', '.join(MASKS)}.")
     if kind == "crop":
-        return _crop_edges(CROP_EDGE[kind])
+        return _crop_edges(CROP_EDGE[kind]).copy()
     outline = face_outline(points) if kind == "face" else head_outline(points)
-    canvas = Image.new("L", (MASK_SIZE, MASK_SIZE))
-    ImageDraw.Draw(canvas).polygon([tuple(xy) for xy in outline * MASK_SIZE - 0.5], fill=255)
-    canvas = canvas.filter(ImageFilter.GaussianBlur(FEATHER[kind] * MASK_SIZE))
+    canvas = Image.new("L", (FINER * MASK_SIZE, FINER * MASK_SIZE))
+    ImageDraw.Draw(canvas).polygon((outline * FINER * MASK_SIZE - 0.5).ravel().tolist(), fill=255)
+    canvas = canvas.reduce(FINER).filter(ImageFilter.GaussianBlur(FEATHER[kind] * MASK_SIZE))
     return np.asarray(canvas, dtype=np.float32) / 255 * _crop_edges(CROP_EDGE[kind])
 
 
@@ -65,6 +68,7 @@ def _frame(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (points[0] + points[16]) / 2, np.array([across[1], -across[0]]), across
 
 
+@cache
 def _crop_edges(width: float) -> np.ndarray:
     at = (np.arange(MASK_SIZE) + 0.5) / MASK_SIZE
     inside = np.clip((np.minimum(at, 1 - at) - at[0]) / width, 0, 1)  # the outermost pixels are exactly 0

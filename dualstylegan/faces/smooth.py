@@ -7,6 +7,8 @@ the last bit: every result is the frame's own value plus a weighted sum of diffe
 
 from __future__ import annotations
 
+import cmath
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, TypeVar
@@ -126,29 +128,31 @@ class PointSmoother:
     def _fit(self, time: int, track: int) -> _Place:
         """Where the face, seen in frame `time`, is there by all the frames around."""
         own = self._window.sample(time, track)
-        times, places, carries = [0], [own], [Similarity.IDENTITY]
+        times, shapes, centers, axes, carries = [0], [own.shape], [own.center], [own.axis], [Similarity.IDENTITY]
         for direction in (-1, 1):
             carry, nearer = Similarity.IDENTITY, own  # `carry`: pixels of the frame looked at to those of frame `time`
             for other, place in self._window.walk(time, track, direction):
                 carry = carry @ (nearer.motion if direction < 0 else place.motion.inverse)
                 times.append(other - time)
-                places.append(place.moved(carry))
+                shapes.append(place.shape)
+                centers.append(carry(place.center))
+                axes.append(carry.turn * place.axis)
                 carries.append(carry)
                 nearer = place
 
         width = WIDE * self.strength
         weights = local_linear_weights(np.array(times), width)
-        center = own.center + complex(weights @ [place.center - own.center for place in places])
-        growth = weights @ [np.log(abs(place.axis) / abs(own.axis)) for place in places]
-        turn = weights @ [np.angle(place.axis / own.axis) for place in places]
+        center = own.center + complex(weights @ [center - own.center for center in centers])
+        growth = weights @ [math.log(abs(axis) / abs(own.axis)) for axis in axes]
+        turn = weights @ [cmath.phase(axis / own.axis) for axis in axes]
         # And where this frame's pixels go in the others, as far as a curve would have them elsewhere in this one
         path = [carry.inverse(own.center) - own.center for carry in carries]
         center += off_the_curve(times, path, width, SHIFT_NOISE * abs(own.axis))
-        axis = off_the_curve(times, [-np.log(carry.turn) for carry in carries], width, TURN_NOISE)
+        axis = off_the_curve(times, [-cmath.log(carry.turn) for carry in carries], width, TURN_NOISE)
         growth, turn = growth + axis.real, turn + axis.imag
         order = np.argsort(times)
-        shapes = torch.from_numpy(np.stack([places[number].shape for number in order])).flatten(1)[:, None]
-        shape = steady_value(shapes, int(np.flatnonzero(order == 0)[0]), self.strength)
+        in_order = torch.from_numpy(np.stack([shapes[number] for number in order])).flatten(1)[:, None]
+        shape = steady_value(in_order, int(np.flatnonzero(order == 0)[0]), self.strength)
         return replace(
             own, center=center, axis=own.axis * np.exp(growth + 1j * turn), shape=shape.numpy().reshape(-1, 2)
         )
@@ -306,9 +310,6 @@ class _Place:
         shape = transform(crop_from_photo, face.face.points.astype(np.float64))
         motion = Similarity.IDENTITY if face.motion is None else Similarity.of(face.motion)
         return cls(turn(0.5 + 0.5j), turn.turn, shape, motion)
-
-    def moved(self, motion: Similarity) -> _Place:
-        return replace(self, center=motion(self.center), axis=motion.turn * self.axis)
 
     def towards(self, other: _Place, part: float) -> _Place:
         return replace(
