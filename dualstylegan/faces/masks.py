@@ -48,12 +48,13 @@ def face_outline(points: np.ndarray) -> np.ndarray:
 
 
 def head_outline(points: np.ndarray) -> np.ndarray:
-    """Polygon (n, 2): an egg around the head, from above the hair to below the chin, ears and hair beside it."""
+    """Polygon (n, 2): an egg around the head, from above the hair, or the crop's edge, to below the chin."""
     center, up, across = _frame(points)
     offsets = points[JAW] - center
-    half_width = 1.4 * np.abs(offsets @ across).max()
+    half_width = 1.3 * np.abs(offsets @ across).max()
     bottom = np.abs(np.minimum(offsets @ up, 0)).max() + 0.05
-    top = max(1.9 * bottom, 0.6)
+    room = center[1] / max(-up[1], 0.1)  # up to the crop's edge: cut off there, the egg would show corners
+    top = min(max(1.9 * bottom, 0.6), room)
     angles = np.linspace(0, 2 * np.pi, 97)[:-1, None]
     cosine, sine = np.cos(angles), np.sin(angles)
     reach = np.where(sine > 0, top, bottom)
