@@ -6,6 +6,7 @@ themselves tell how far it moved much better. Matrices are (3, 3) similarities b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ BLUR = 0.8  # standard deviation, in points of a level's grid
 REACH = 4.5  # points of a level's grid around it that are at hand
 STEPS = 12
 SMALL_STEP = 0.01  # points of the grid: more precision would not show
+CLOSE = 0.95  # agreement of what needs no better guess; other places of a face agree less
 MOST_CHANGE = 0.5  # of size in one step; more is no motion but another picture
 
 
@@ -38,11 +40,20 @@ def face_motion(before: np.ndarray, after: np.ndarray, crop_from_before: np.ndar
     """How the face at `crop_from_before` in one frame, uint8 (H, W, 3) RGB, got into the next; `guess` may be wrong by
     about a sixth of the face's width. Inverse compositional alignment (Baker and Matthews 2004) of brightness, whatever
     its gain and offset, with less weight on what does not fit: an eye that closes, a hand."""
+    motion = _align(before, after, crop_from_before, guess, LEVELS[-1:])
+    if motion.agreement < CLOSE:  # only a guess that is far off needs the coarse look first
+        motion = _align(before, after, crop_from_before, guess, LEVELS)
+    return motion
+
+
+def _align(
+    before: np.ndarray, after: np.ndarray, crop_from_before: np.ndarray, guess: np.ndarray, levels: Sequence[int]
+) -> Motion:
     spacing = (PART[2] - PART[0]) * crop_side_px(crop_from_before) / GRID[0]  # px of the frame
     before_from_grid = np.linalg.inv(_grid_from_crop() @ crop_from_before)
     after_from_grid = guess @ before_from_grid
 
-    for level in LEVELS:
+    for level in levels:
         first = _Picture(before, before_from_grid, spacing, level)
         second = _Picture(after, after_from_grid, spacing, level)
         template = first.sample(before_from_grid)
