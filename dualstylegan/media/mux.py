@@ -69,7 +69,7 @@ class ContainerWriter:
         self._shift: Fraction | None = None
         self._last: int | None = None
         self._ends = Fraction(0)
-        self._words_said = False
+        self._words_said = self._words_sought = False
         self.notes = list(encoding.notes)
         if self._own_size and av.VideoFormat(info.pix_fmt).components[0].width and _finer(info, encoding):
             self.notes.append(
@@ -192,8 +192,11 @@ class ContainerWriter:
         return turned_frame(picture, frame.turn, color) if turned else picture
 
     def _say_what_is_lost(self, source: av.VideoFrame, picture: av.VideoFrame) -> None:
-        if picture is source or self._words_said:
+        """Looks at the first changed frame and at key frames only: PyAV's frame and its side data hold each other, and a
+        frame that was asked for them stays in memory until the garbage collector next comes by."""
+        if picture is source or self._words_said or (self._words_sought and not source.key_frame):
             return
+        self._words_sought = True
         if any(side.type.name == "A53_CC" for side in source.side_data):
             self._words_said = True
             self.notes.append("closed captions inside its pictures are left out of frames that were changed")
