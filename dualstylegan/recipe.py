@@ -205,6 +205,8 @@ class Transfer(Adversarial):
         default_factory=lambda: {"relu2_1": 0.5, "relu3_1": 1.0}, metadata={"at_least": 0}
     )
     jitter: float = setting(0.1, at_least=0)  # deviation of the noise on z_e, in W+
+    shift: int = setting(0, at_least=0)  # features and identities are read of pictures moved by up to so many px
+    cooldown: float = setting(0.0, at_least=0, at_most=1)  # over this last part of the steps, rates fall to 0
 
 
 @dataclass(frozen=True)

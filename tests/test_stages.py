@@ -6,6 +6,7 @@ import copy
 from datetime import timedelta
 
 import accelerate
+import numpy as np
 import pytest
 import torch
 from tiny_codes import DIM, SIZE, DrawnJudges, draw_portraits, tiny_networks
@@ -194,6 +195,41 @@ def test_every_term_of_stage_three_is_the_papers_times_its_weight(portraits):
             "regularizer": 6 * sum(p.norm() for p in extrinsic),
         }
     assert terms == {name: pytest.approx(term.item(), rel=1e-4) for name, term in expected.items()}
+
+
+def test_what_judges_see_is_moved_alike_in_all_pictures_and_by_another_step_each_time(portraits):
+    stage = transfer_stage(portraits, shift=2)
+    batches = [stage._draw(1) for _ in range(12)]
+    moves = {batch["shift"] for batch in batches}
+    assert len(moves) > 1 and all(0 <= one <= 4 for move in moves for one in move)
+    batch = next(batch for batch in batches if batch["shift"] != (2, 2))
+    seen, features = [], stage.perception.features
+
+    def watched(images, *layers):
+        if layers == (stage.layers,):
+            seen.append(images)
+        return features(images, *layers)
+
+    stage.perception.features = watched
+    stage._generate(batch)
+    (top, left), size = batch["shift"], SIZE
+    for moved, still in zip(seen, (batch["portrait"], stage._render(batch)), strict=True):
+        rows, columns = slice(max(0, top - 2), size + min(0, top - 2)), slice(max(0, left - 2), size + min(0, left - 2))
+        back = slice(max(0, 2 - top), size + min(0, 2 - top)), slice(max(0, 2 - left), size + min(0, 2 - left))
+        assert torch.allclose(moved[..., back[0], back[1]], still[..., rows, columns], atol=1e-5)
+    assert transfer_stage(portraits)._draw(1)["shift"] == (0, 0)  # the paper's: pictures as they are
+
+
+def test_rates_fall_to_nothing_over_the_last_part_and_only_there(portraits):
+    stage = transfer_stage(portraits, cooldown=0.5, steps=8)
+    optimizers = [stage.optimizer, stage.adversary.optimizer]
+    before = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    falling = []
+    for step in range(8):
+        stage.after(step)
+        falling.append([o.param_groups[0]["lr"] / was for o, was in zip(optimizers, before, strict=True)])
+    wanted = [1, 1, 1, 1, 0.75, 0.5, 0.25, 0]
+    assert np.allclose(falling, np.array(wanted)[:, None])
 
 
 def test_random_faces_of_stage_three_are_mixed_and_exemplars_are_not(portraits):

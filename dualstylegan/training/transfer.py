@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
@@ -17,7 +18,7 @@ from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.data import Portraits
 from dualstylegan.training.extrinsic import ExtrinsicStage, averaged
 from dualstylegan.training.intrinsic import RandomFaces
-from dualstylegan.training.loop import Batch
+from dualstylegan.training.loop import Batch, Cooldown
 from dualstylegan.training.losses import (
     contextual_loss,
     feature_matching_loss,
@@ -66,6 +67,7 @@ class TransferStage(ExtrinsicStage):
             processes=processes,
             path_mean=path_mean,
         )
+        self.cooldown = Cooldown((self.optimizer, adversary.optimizer), settings.cooldown, steps=settings.steps)
         self.portraits, self.faces, self.perception = portraits, faces, perception
         self.intrinsic, self.extrinsic = intrinsic.to(self.device), extrinsic.to(self.device)
         self.noise_from = noise_from
@@ -89,6 +91,7 @@ class TransferStage(ExtrinsicStage):
             "portrait": self.portraits.pictures(chosen.tolist()),
             "real": self.portraits.next(count),
             "pairs": pairs,
+            "shift": tuple(torch.randint(2 * self.settings.shift + 1, (2,)).tolist()),
         }
 
     def _codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -98,11 +101,13 @@ class TransferStage(ExtrinsicStage):
     def _generate(self, batch: Batch) -> dict[str, Tensor]:
         settings = self.settings
         images = self._render(batch)
+        # Nets with strides see a lattice where there is none for us; moved at random, no lattice pays.
+        seen, portraits = (self._moved(pictures, batch["shift"]) for pictures in (images, batch["portrait"]))
         with torch.no_grad():
-            faces = self.model.generator(batch["intrinsic"])
-            wanted = self.perception.features(batch["portrait"], self.layers)
+            faces = self._moved(self.model.generator(batch["intrinsic"]), batch["shift"])
+            wanted = self.perception.features(portraits, self.layers)
             identities = self.perception.identity(faces)
-        features = self.perception.features(images, self.layers)
+        features = self.perception.features(seen, self.layers)
 
         terms = {"adversarial": settings.adversarial * self.adversary.fool(images)}
         if batch["pairs"]:
@@ -112,10 +117,21 @@ class TransferStage(ExtrinsicStage):
             contextual = contextual_loss(features[STYLE_LAYERS[1]], wanted[STYLE_LAYERS[1]], center="row").mean()
             terms["contextual"] = settings.contextual * contextual
         terms["features"] = settings.feature_matching * feature_matching_loss(features, wanted, STYLE_LAYERS).mean()
-        terms["identity"] = settings.identity * identity_loss(self.perception.identity(images), identities).mean()
+        terms["identity"] = settings.identity * identity_loss(self.perception.identity(seen), identities).mean()
         norms = parameter_norms(p for _, p in self.model.regularized_parameters())
         terms["regularizer"] = settings.regularizer * norms
         return terms
+
+    def _moved(self, images: Tensor, shift: Sequence[int]) -> Tensor:
+        """Images (B, 3, S, S) moved down and right by `shift` less the setting's, edges mirrored."""
+        most, (top, left) = self.settings.shift, shift
+        size = images.shape[-1]
+        return pad(images, (most,) * 4, mode="reflect")[..., top : top + size, left : left + size] if most else images
+
+    def after(self, step: int) -> dict[str, float]:
+        figures = super().after(step)
+        self.cooldown.after(step)
+        return figures
 
     # What is kept
 
