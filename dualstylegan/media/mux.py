@@ -192,8 +192,8 @@ class ContainerWriter:
         return turned_frame(picture, frame.turn, color) if turned else picture
 
     def _say_what_is_lost(self, source: av.VideoFrame, picture: av.VideoFrame) -> None:
-        """Looks at the first changed frame and at key frames only: PyAV's frame and its side data hold each other, and a
-        frame that was asked for them stays in memory until the garbage collector next comes by."""
+        """Looks at the first changed frame and at key frames only: PyAV's frame and its side data hold each other, and
+        a frame that was asked for them stays in memory until the garbage collector next comes by."""
         if picture is source or self._words_said or (self._words_sought and not source.key_frame):
             return
         self._words_sought = True
