@@ -178,7 +178,9 @@ def label_of(style: str | Stylizer) -> tuple[str, str | None]:
     request = style.request if isinstance(style, Stylizer) else parse_style(style)
     stems = [(PurePath(one).stem if PurePath(one).suffix else one, w) for one, w in request.parts if one is not None]
     blended = "+".join(f"{PurePath(stem).name}*{weight:g}" if request.is_blend else stem for stem, weight in stems)
-    return PurePath(request.name).name, blended or None
+    path = PurePath(request.name)
+    in_run = path.name == "style" and path.parent.name  # where a run folder keeps it: the run is what names it
+    return in_run or path.name, blended or None
 
 
 @dataclass

@@ -26,6 +26,7 @@ from dualstylegan.media.paths import (
     output_path,
     plan_outputs,
 )
+from dualstylegan.stylize import label_of
 
 
 @pytest.fixture
@@ -169,6 +170,19 @@ def test_several_styles_put_their_names_before_the_extension():
 def test_style_ids_are_safe_in_file_names(style_id, label):
     path = output_path("out", source("a.jpg"), style="toon", style_id=style_id, several_styles=True)
     assert path == Path(f"out/a.toon-{label}.jpg")
+
+
+@pytest.mark.parametrize(
+    ("style", "label"),
+    [
+        ("toon:7", ("toon", "7")),
+        ("runs/oils/style:7", ("oils", "7")),
+        ("my/oils", ("oils", None)),
+        ("style", ("style", None)),
+    ],
+)
+def test_a_style_given_by_its_place_is_called_by_its_folder_or_its_run(style, label):
+    assert label_of(style) == label
 
 
 def test_a_template_names_every_part():
