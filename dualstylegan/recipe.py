@@ -205,6 +205,7 @@ class Transfer(Adversarial):
         default_factory=lambda: {"relu2_1": 0.5, "relu3_1": 1.0}, metadata={"at_least": 0}
     )
     jitter: float = setting(0.1, at_least=0)  # deviation of the noise on z_e, in W+
+    optimizer: str = setting("adam", choices=("adam", "muon"))  # the extrinsic path's; muon needs path = 0
     shift: int = setting(0, at_least=0)  # features and identities are read of pictures moved by up to so many px
     cooldown: float = setting(0.0, at_least=0, at_most=1)  # over this last part of the steps, rates fall to 0
 
@@ -384,6 +385,10 @@ def build_recipe(table: Mapping[str, Any], where: str = "recipe") -> Recipe:
         _check_base(recipe.base, where)
     for section in ("pretrain", "transfer"):
         _check_layers(getattr(recipe, section).perceptual_layers, f"{where}: {section}.perceptual_layers")
+    if recipe.transfer.optimizer == "muon" and recipe.transfer.path:
+        raise UsageError(
+            f"{where}: transfer.path must be 0 with transfer.optimizer = 'muon', which would take a whole step for it."
+        )
     if not recipe.bundle.weights:
         raise UsageError(f"{where}: bundle.weights must hold a weight for each row.")
     try:

@@ -13,6 +13,7 @@ from tiny_codes import DIM, SIZE, DrawnJudges, draw_portraits, tiny_networks
 from tiny_style import one_core  # noqa: F401
 
 from dualstylegan.bundle import Base
+from dualstylegan.errors import UsageError
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.stylegan2 import Discriminator
 from dualstylegan.recipe import Destylize, Finetune, Pretrain, PretrainPhase, Refine, Samplers, Transfer, load_recipe
@@ -23,6 +24,7 @@ from dualstylegan.training.data import Portraits
 from dualstylegan.training.finetune import FinetuneStage
 from dualstylegan.training.intrinsic import RandomFaces, encode
 from dualstylegan.training.loop import autocast_dtype, mixed_precision, only_training
+from dualstylegan.training.muon import Muon
 from dualstylegan.training.processes import Processes
 from dualstylegan.training.structure import StructureStage
 from dualstylegan.training.transfer import TransferStage
@@ -218,6 +220,14 @@ def test_what_judges_see_is_moved_alike_in_all_pictures_and_by_another_step_each
         back = slice(max(0, 2 - top), size + min(0, 2 - top)), slice(max(0, 2 - left), size + min(0, 2 - left))
         assert torch.allclose(moved[..., back[0], back[1]], still[..., rows, columns], atol=1e-5)
     assert transfer_stage(portraits)._draw(1)["shift"] == (0, 0)  # the paper's: pictures as they are
+
+
+def test_muon_trains_the_extrinsic_path_and_only_without_path_lengths(portraits):
+    stage = transfer_stage(portraits, optimizer="muon", path=0.0)
+    assert isinstance(stage.optimizer, Muon) and not isinstance(stage.adversary.optimizer, Muon)
+    assert {phase.name for phase in stage.phases} == {"discriminator", "r1", "generator"}
+    with pytest.raises(UsageError, match="path must be 0"):
+        load_recipe("pixar", transfer__optimizer="muon")
 
 
 def test_rates_fall_to_nothing_over_the_last_part_and_only_there(portraits):

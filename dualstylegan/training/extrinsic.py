@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Adversarial
@@ -15,6 +15,7 @@ from dualstylegan.stage_two import StageTwo, restore_moments
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.ema import Average, decay_over
 from dualstylegan.training.loop import Batch, Phase, adam
+from dualstylegan.training.muon import Muon
 from dualstylegan.training.path import PathLengths, half
 from dualstylegan.training.processes import Processes
 
@@ -50,7 +51,7 @@ class ExtrinsicStage:
 
         trained = model.extrinsic_parameters()
         self.average = Average(trained, decay_over(self.steps, self.papers_steps))
-        self.optimizer = adam([p for _, p in trained], settings.lr, settings.path_every if settings.path else None)
+        self.optimizer = self._optimizer([parameter for _, parameter in trained])
         self.path = PathLengths(settings.path, settings.path_every, path_mean)
 
     @property
@@ -61,6 +62,9 @@ class ExtrinsicStage:
             every = self.settings.path_every
             phases.append(Phase("path", every, self.optimizer, self._draw_half, self._straighten, mixed=False))
         return phases
+
+    def _optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return adam(parameters, self.settings.lr, self.settings.path_every if self.settings.path else None)
 
     def _draw(self, step: int) -> Batch:
         raise NotImplementedError
@@ -96,7 +100,8 @@ class ExtrinsicStage:
         if before.extrinsic is not None:
             self.model.load_extrinsic_state(before.extrinsic)
         self.path.mean = before.path_mean
-        restore_moments(self.optimizer, self.average.names, before.extrinsic_moments)
+        if not isinstance(self.optimizer, Muon):  # whose moments are others
+            restore_moments(self.optimizer, self.average.names, before.extrinsic_moments)
         names = [name for name, _ in self.adversary.network.named_parameters()]
         restore_moments(self.adversary.optimizer, names, before.discriminator_moments)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dualstylegan.media.images import from_tensor
@@ -26,6 +26,7 @@ from dualstylegan.training.losses import (
     parameter_norms,
     perceptual_loss,
 )
+from dualstylegan.training.muon import Muon
 from dualstylegan.training.processes import Processes
 
 SHOWN = 8
@@ -73,6 +74,11 @@ class TransferStage(ExtrinsicStage):
         self.noise_from = noise_from
         self.layers = tuple(sorted({*settings.perceptual_layers, *STYLE_LAYERS}))
         self.shown = self._show()
+
+    def _optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.settings.optimizer == "muon":
+            return Muon(parameters, self.settings.lr, momentum=0.8)
+        return super()._optimizer(parameters)
 
     def _draw(self, step: int) -> Batch:
         count, pairs = self.per_process, step % 2 == 1
