@@ -196,6 +196,7 @@ class Transfer(Adversarial):
 
     steps: int = setting(1400, at_least=1)
     adversarial: float = setting(1.0, at_least=0)
+    projected: float = setting(0.0, at_least=0)  # of a second discriminator, on features; the paper has none
     perceptual: float = setting(1.0, at_least=0)
     contextual: float = setting(0.25, at_least=0)
     feature_matching: float = setting(0.25, at_least=0)

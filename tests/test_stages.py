@@ -41,6 +41,7 @@ class Judges(DrawnJudges):
         self.seen_px = images.shape[-1]
         found = super().features(images)
         found["relu2_1"] = found["relu1_1"][..., ::2, ::2]
+        found["relu4_1"], found["relu5_1"] = (found["relu3_1"][..., ::step, ::step] for step in (2, 4))
         return {layer: found[layer] for layer in layers}
 
     def lpips_features(self, images):
@@ -220,6 +221,29 @@ def test_what_judges_see_is_moved_alike_in_all_pictures_and_by_another_step_each
         back = slice(max(0, 2 - top), size + min(0, 2 - top)), slice(max(0, 2 - left), size + min(0, 2 - left))
         assert torch.allclose(moved[..., back[0], back[1]], still[..., rows, columns], atol=1e-5)
     assert transfer_stage(portraits)._draw(1)["shift"] == (0, 0)  # the paper's: pictures as they are
+
+
+def test_the_critic_learns_from_the_generators_pictures_and_pulls_them_to_the_portraits(portraits):
+    stage = transfer_stage(portraits, projected=1.0, path=0.0)
+    before = copy.deepcopy(stage.critic.state_dict())
+    told, fooled = [], []
+    for step in range(30):
+        for phase in stage.phases[-2:]:  # the generator's, then the critic's
+            parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
+            with only_training(parameters):
+                phase.optimizer.zero_grad(set_to_none=True)
+                terms = phase.loss(phase.draw(step))
+                sum(terms.values()).backward()
+            if phase.name == "critic":
+                phase.optimizer.step()
+                told.append(terms["critic"].item())
+            else:
+                assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in parameters)
+                fooled.append(terms["projected"].item())
+    assert not stage.critic_saw  # kept for one step only
+    assert np.mean(told[-5:]) < np.mean(told[:5]) and np.mean(fooled[-5:]) > np.mean(fooled[:5])
+    assert any(not torch.equal(before[name], now) for name, now in stage.critic.state_dict().items())
+    assert "critic" in stage.state() and "critic" not in transfer_stage(portraits).state()
 
 
 def test_muon_trains_the_extrinsic_path_and_only_without_path_lengths(portraits):

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from dualstylegan.cores import use_cores
 from dualstylegan.errors import TrainingError
 from dualstylegan.events import Event
 from dualstylegan.training.results import PortraitResults
@@ -173,7 +174,7 @@ def one_per_thread(
     began = threading.Barrier(threads + 1)
 
     def run() -> None:
-        torch.set_num_threads(1)
+        use_cores(1)
         began.wait()
         try:
             while not over.is_set():
@@ -196,8 +197,7 @@ def one_per_thread(
         finally:
             reports.put(None)
 
-    # torch keeps its number of threads per thread, but setting it also changes the default of threads that come later:
-    # so all begin before the default is put back.
+    # All begin before this thread's own number is put back: use_cores says why.
     before = torch.get_num_threads()
     with ThreadPoolExecutor(threads, thread_name_prefix="dsg-fit") as pool:
         for _ in range(threads):

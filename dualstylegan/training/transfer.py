@@ -14,11 +14,12 @@ from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Transfer
+from dualstylegan.training import critic
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.data import Portraits
 from dualstylegan.training.extrinsic import ExtrinsicStage, averaged
 from dualstylegan.training.intrinsic import RandomFaces
-from dualstylegan.training.loop import Batch, Cooldown
+from dualstylegan.training.loop import Batch, Cooldown, Phase, adam
 from dualstylegan.training.losses import (
     contextual_loss,
     feature_matching_loss,
@@ -27,6 +28,7 @@ from dualstylegan.training.losses import (
     perceptual_loss,
 )
 from dualstylegan.training.muon import Muon
+from dualstylegan.training.perception import Features
 from dualstylegan.training.processes import Processes
 
 SHOWN = 8
@@ -34,7 +36,7 @@ STYLE_LAYERS = ("relu2_1", "relu3_1")  # what L_sty reads: channel means of both
 
 
 class TransferStage(ExtrinsicStage):
-    """L_adv + λ_perc L_perc + λ_CX CX + λ_FM FM + λ_ID L_ID + λ_reg L_reg.
+    """L_adv + λ_perc L_perc + λ_CX CX + λ_FM FM + λ_ID L_ID + λ_reg L_reg, and ours, off by default: + λ_proj L_proj.
 
     Even steps draw a random face and any exemplar; odd ones take a portrait's own pair (z_i, z_e), whose picture is
     then known: it is the portrait.
@@ -68,8 +70,16 @@ class TransferStage(ExtrinsicStage):
             processes=processes,
             path_mean=path_mean,
         )
-        self.cooldown = Cooldown((self.optimizer, adversary.optimizer), settings.cooldown, steps=settings.steps)
         self.portraits, self.faces, self.perception = portraits, faces, perception
+        optimizers = [self.optimizer, adversary.optimizer]
+        if settings.projected:
+            probe = perception.features(torch.zeros(1, 3, model.size, model.size, device=self.device), critic.LAYERS)
+            self.critic = critic.FeatureCritic({layer: found.shape[1] for layer, found in probe.items()})
+            self.critic.requires_grad_(False).to(self.device)
+            self.critic_optimizer = adam(list(self.critic.parameters()), settings.lr)
+            self.critic_saw: list[Features] = []  # of the generator's pictures in this step
+            optimizers.append(self.critic_optimizer)
+        self.cooldown = Cooldown(optimizers, settings.cooldown, steps=settings.steps)
         self.intrinsic, self.extrinsic = intrinsic.to(self.device), extrinsic.to(self.device)
         self.noise_from = noise_from
         self.layers = tuple(sorted({*settings.perceptual_layers, *STYLE_LAYERS}))
@@ -79,6 +89,25 @@ class TransferStage(ExtrinsicStage):
         if self.settings.optimizer == "muon":
             return Muon(parameters, self.settings.lr, momentum=0.8)
         return super()._optimizer(parameters)
+
+    @property
+    def phases(self) -> list[Phase]:
+        phases = super().phases
+        if self.settings.projected:
+            phases.append(Phase("critic", 1, self.critic_optimizer, self._draw_seen, self._criticize))
+        return phases
+
+    def _draw_seen(self, step: int) -> Batch:
+        """What the generator just made, as the critic saw it, and as many portraits."""
+        seen, self.critic_saw = self.critic_saw, []
+        return {layer: torch.cat([part[layer] for part in seen]) for layer in critic.LAYERS} | {
+            "real": self.portraits.next(self.per_process)
+        }
+
+    def _criticize(self, batch: Batch) -> dict[str, Tensor]:
+        with torch.no_grad():
+            real = self.perception.features(critic.seen_by_critic(batch["real"]), critic.LAYERS)
+        return {"critic": self.critic.tell_apart(real, batch)}
 
     def _draw(self, step: int) -> Batch:
         count, pairs = self.per_process, step % 2 == 1
@@ -116,6 +145,10 @@ class TransferStage(ExtrinsicStage):
         features = self.perception.features(seen, self.layers)
 
         terms = {"adversarial": settings.adversarial * self.adversary.fool(images)}
+        if settings.projected:
+            looks = self.perception.features(critic.seen_by_critic(images), critic.LAYERS)
+            self.critic_saw.append({layer: look.detach() for layer, look in looks.items()})
+            terms["projected"] = settings.projected * self.critic.fool(looks)
         if batch["pairs"]:
             perceptual = perceptual_loss(features, wanted, settings.perceptual_layers).mean()
             terms["perceptual"] = settings.perceptual * perceptual
@@ -142,11 +175,14 @@ class TransferStage(ExtrinsicStage):
     # What is kept
 
     def state(self) -> dict[str, Any]:
-        return super().state() | {"portraits": self.portraits.state_dict()}
+        state = super().state() | {"portraits": self.portraits.state_dict()}
+        return state | {"critic": self.critic.state_dict()} if self.settings.projected else state
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
         self.portraits.load_state_dict(state["portraits"])
+        if self.settings.projected:
+            self.critic.load_state_dict(state["critic"])
 
     def _show(self) -> dict[str, Tensor]:
         """Random faces and evenly chosen exemplars, the same in every grid."""
