@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import torch
 
+from dualstylegan.cores import use_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -30,16 +32,12 @@ def each_on_one_core(function: Callable[[Item], Result], items: Iterable[Item]) 
 
 @lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:
-    """One pool a process: threads do not survive a fork.
-
-    torch keeps its number of threads per thread, but setting it also changes what later threads begin with, so the
-    caller's number is put back once every thread of the pool has set its own.
-    """
+    """One pool a process: threads do not survive a fork. All its threads begin at once: use_cores says why."""
     count = max(1, min(MOST_THREADS, os.cpu_count() or 1))
     ready = threading.Barrier(count + 1)
 
     def begin() -> None:
-        torch.set_num_threads(1)
+        use_cores(1)
         ready.wait()
 
     before = torch.get_num_threads()

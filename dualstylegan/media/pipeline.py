@@ -13,6 +13,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from dualstylegan.cores import use_cores
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -100,11 +102,10 @@ def _workers(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
     everyone = threading.Barrier(threads + 1)
 
     def begin() -> None:
-        torch.set_num_threads(1)
+        use_cores(1)
         everyone.wait()
 
-    # torch keeps the number of OpenMP threads per thread, but the call also changes what later threads and MKL take as
-    # their default: so every worker begins now, and the default is put back before anything else runs.
+    # Every worker begins now, and this thread's own number is put back before anything else runs.
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, thread_name_prefix=f"dsg-{name}")
     try:

@@ -17,6 +17,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
+from dualstylegan.cores import use_cores
+
 Item = TypeVar("Item")
 
 QUEUE_BYTES = 24 << 20  # waiting between two stages: enough to even out their pace, little beside what they work on
@@ -75,8 +77,7 @@ class Line:
         began = threading.Event()
 
         def body() -> None:
-            # torch keeps its number of threads per thread, but setting it changes what later ones begin with, too.
-            torch.set_num_threads(cores)
+            use_cores(cores)
             began.set()
             try:
                 work()
