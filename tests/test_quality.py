@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -156,6 +157,19 @@ def test_the_way_gone_is_a_share_of_the_straight_way():
 def test_the_largest_step_is_measured_against_its_own_path():
     steps, whole = np.array([[0.1, 0.1, 0.1], [2.0, 6.0, 2.0]]), np.array([0.3, 10.0])
     assert measures.largest_step(steps, whole) == pytest.approx(0.6)
+
+
+def test_a_blend_that_jumps_has_a_step_of_the_whole_way_and_an_even_one_has_not():
+    torch.manual_seed(0)
+    start, end = torch.rand(2, 1, 3, 8, 8)
+
+    def largest(shares):
+        films = [torch.lerp(start, end, share) for share in shares]
+        steps = np.stack([quality.pixels_apart(a, b) for a, b in pairwise(films)], axis=1)
+        return measures.largest_step(steps, quality.pixels_apart(films[0], films[-1]))
+
+    assert largest(np.linspace(0, 1, 9)) == pytest.approx(1 / 8, abs=1e-3)
+    assert largest([0] * 4 + [1] * 5) == pytest.approx(1)
 
 
 # Goals

@@ -9,8 +9,9 @@ The photos are the 64 that recipe `mini` holds out, by the same function: $DSG_S
 must fail, the exemplar and the photo, unchanged, and what the style's fine-tuned g' does alone: layer swap and style
 mixing. g' is looked for in the style's run folder; without it these two columns are left out.
 
-Who judges: the identity net and MobileNetV2's features (KID, textures, blends) also trained these models, as losses.
-The 68-landmark net (shapes, head yaw, eyes) trained nothing, nor did colours in Lab: they are the impartial ones.
+Who judges: the identity net and MobileNetV2's features (KID, textures) also trained these models, as losses, and where
+a recipe has transfer.projected a discriminator looked through the very features that KID compares. The 68-landmark net
+(shapes, head yaw, eyes) trained nothing, nor did colours in Lab and pixels (blends): they are the impartial ones.
 """
 
 from __future__ import annotations
@@ -149,6 +150,7 @@ def style_goals(readable: bool, grey: bool, big_eyes: bool) -> tuple[Goal, ...]:
         _at_least(eyes, 1.1) if big_eyes else eyes,
         Goal("eyes_way", "  share of the way of the eyes' pixels to the exemplar's", percent=True),
         Goal("blend_step", "largest of 8 steps of a blend, of the whole way", at_most=0.25),
+        Goal("blend_step_seen", "  the same by perceptual distances, which saturate"),
     )
 
 
@@ -477,8 +479,17 @@ def judge_blends(drawer: StyleOnPhotos, judges: Judges) -> tuple[Figures, Tensor
     for share in torch.linspace(0, 1, BLEND_STEPS):
         codes = torch.lerp(drawer.exemplars[ends[:, 0]], drawer.exemplars[ends[:, 1]], share)
         films.append(drawer.draw(photo, codes))
-    steps = np.stack([judges.apart(a, b) for a, b in pairwise(films)], axis=1)
-    return {"blend_step": largest_step(steps, judges.apart(films[0], films[-1]))}, torch.stack(films, dim=1)
+    figures = {}
+    for name, apart in (("blend_step", pixels_apart), ("blend_step_seen", judges.apart)):
+        steps = np.stack([apart(a, b) for a, b in pairwise(films)], axis=1)
+        figures[name] = largest_step(steps, apart(films[0], films[-1]))
+    return figures, torch.stack(films, dim=1)
+
+
+def pixels_apart(a: Tensor, b: Tensor) -> np.ndarray:
+    """Root mean square differences (N,). Of two quite different pictures a perceptual distance says no more than that,
+    so that steps of a blend outgrow the whole way however smooth they are; this one trained nothing, and grows on."""
+    return (a - b).square().mean(dim=(1, 2, 3)).sqrt().double().numpy()
 
 
 def finetuned_of(style: Style, runs: Path) -> Generator | None:
