@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -11,6 +12,7 @@ from scipy.fft import irfft2, rfft2
 from scipy.ndimage import gaussian_filter1d
 
 SIZE = (64, 36)  # px; enough to tell places apart
+ROWS = 2  # of a frame, that each row of these is taken from
 LIKENESS = 0.4  # correlation of the detail at the best shift; successive frames of a shot have more
 SAME_COLORS = 0.12  # distance of colour histograms, 0 to 1; two frames of other shots hardly come below
 BINS = 6  # per channel
@@ -68,27 +70,30 @@ class CutFinder:
 
 
 class _Look:
-    """A frame, small: the Fourier transform of its detail, and how often each colour is in it."""
+    """A frame, small: how often each colour is in it, and, once that leaves a doubt, the detail in it."""
 
     def __init__(self, frame: np.ndarray):
-        stride = max(1, min(frame.shape[0] // (4 * SIZE[1]), frame.shape[1] // (4 * SIZE[0])))
-        small = Image.fromarray(np.ascontiguousarray(frame[::stride, ::stride])).resize(SIZE, Image.Resampling.BOX)
-        pixels = np.asarray(small)
-        brightness = pixels.mean(-1, dtype=np.float32)
-        fine, coarse = ((rows @ brightness) @ columns for rows, columns in _BLURS)
-        detail = fine - coarse
-        self.energy = float((detail**2).sum())
-        self.spectrum = rfft2(detail, s=(2 * SIZE[1], 2 * SIZE[0]))
-        bins = (pixels.astype(int) * BINS // 256) @ (BINS * BINS, BINS, 1)
+        stride = max(1, frame.shape[0] // (ROWS * SIZE[1]))  # whole rows: single pixels would take longer to pick
+        self._pixels = np.asarray(Image.fromarray(frame[::stride]).resize(SIZE, Image.Resampling.BOX))
+        bins = (self._pixels.astype(int) * BINS // 256) @ (BINS * BINS, BINS, 1)
         self.colors = np.bincount(bins.ravel(), minlength=BINS**3) / bins.size
 
     def is_like(self, other: _Look) -> bool:
-        return self.likeness(other) >= LIKENESS or self.color_distance(other) <= SAME_COLORS
+        return self.color_distance(other) <= SAME_COLORS or self.likeness(other) >= LIKENESS
+
+    @cached_property
+    def _detail(self) -> tuple[np.ndarray, float]:
+        """Its Fourier transform and its energy."""
+        brightness = self._pixels.mean(-1, dtype=np.float32)
+        fine, coarse = ((rows @ brightness) @ columns for rows, columns in _BLURS)
+        detail = fine - coarse
+        return rfft2(detail, s=(2 * SIZE[1], 2 * SIZE[0])), float((detail**2).sum())
 
     def likeness(self, other: _Look) -> float:
         """The correlation of both pictures' detail when one is shifted over the other in the best way."""
-        shifted = irfft2(self.spectrum * other.spectrum.conj(), s=(2 * SIZE[1], 2 * SIZE[0]))
-        return float(shifted.max() / (np.sqrt(self.energy * other.energy) + FLAT))
+        (spectrum, energy), (other_spectrum, other_energy) = self._detail, other._detail
+        shifted = irfft2(spectrum * other_spectrum.conj(), s=(2 * SIZE[1], 2 * SIZE[0]))
+        return float(shifted.max() / (np.sqrt(energy * other_energy) + FLAT))
 
     def color_distance(self, other: _Look) -> float:
         return float(np.abs(self.colors - other.colors).sum() / 2)
