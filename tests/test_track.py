@@ -13,7 +13,7 @@ from dualstylegan.errors import UsageError
 from dualstylegan.faces.cuts import CutFinder
 from dualstylegan.faces.face import Face, transform
 from dualstylegan.faces.find import EmbeddedDetector, FaceEmbedder
-from dualstylegan.faces.motion import face_motion
+from dualstylegan.faces.motion import GreyFrame, face_motion
 from dualstylegan.faces.track import GAP, FaceTracker, FrameFaces
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
@@ -312,7 +312,7 @@ def test_the_motion_of_a_face_is_measured_to_a_twentieth_of_a_pixel(detector):
         # Pillow's own bicubic samples are off by as much as 0.08 px
         moved = np.stack([affine_transform(plane, back, order=5, mode="nearest") for plane in planes], -1)
         brighter = np.clip(moved * 0.8 + 20.5, 0, 255).astype(np.uint8)
-        motion = face_motion(photo, brighter, face.crop_from_photo, np.eye(3))
+        motion = face_motion(GreyFrame(photo), GreyFrame(brighter), face.crop_from_photo, np.eye(3))
         corners = face.box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2).astype(float)
         error = transform(motion.matrix, corners) - transform(moved_from_photo, corners)
         assert np.abs(error).max() < 0.05
@@ -323,4 +323,4 @@ def test_pixels_of_another_place_do_not_agree(detector):
     photo = Image.open(PHOTOS / f"{SECOND}.jpg").convert("RGB")
     (face,) = detector.find([np.asarray(photo)])[0]
     other = np.array(scenery(5).resize(photo.size))
-    assert face_motion(np.asarray(photo), other, face.crop_from_photo, np.eye(3)).agreement < 0.7
+    assert face_motion(GreyFrame(np.asarray(photo)), GreyFrame(other), face.crop_from_photo, np.eye(3)).agreement < 0.7

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,11 +13,44 @@ from dualstylegan.errors import UsageError
 JAW, LEFT_EYE, RIGHT_EYE = slice(0, 17), slice(36, 42), slice(42, 48)  # left and right as the viewer sees them
 LEFT_BROW, RIGHT_BROW, NOSE_BASE = slice(17, 22), slice(22, 27), 33
 LEFT_MOUTH, RIGHT_MOUTH = 48, 54
+_MIDDLES = np.zeros((3, 68))  # of the left eye's points, the right eye's, and the corners of the mouth
+_MIDDLES[0, LEFT_EYE] = _MIDDLES[1, RIGHT_EYE] = 1 / 6
+_MIDDLES[2, [LEFT_MOUTH, RIGHT_MOUTH]] = 1 / 2
 
 # The box of a face found by its landmarks, in the unit crop: what a Haar detector would have drawn, fitted to its boxes
 # of 1,185 portraits.
 BOX_CENTER = (0.5, 0.547)
 BOX_SIDE = 0.67
+
+
+class Similarity(NamedTuple):
+    """p -> turn * p + shift, with points as complex numbers: a (3, 3) `matrix` for who has many to deal with."""
+
+    turn: complex
+    shift: complex
+
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> Similarity:
+        (a, _, x), (b, _, y), _ = matrix.tolist()
+        return cls(complex(a, b), complex(x, y))
+
+    @property
+    def matrix(self) -> np.ndarray:
+        a, b = self.turn.real, self.turn.imag
+        return np.array([[a, -b, self.shift.real], [b, a, self.shift.imag], [0, 0, 1]])
+
+    @property
+    def inverse(self) -> Similarity:
+        return Similarity(1 / self.turn, -self.shift / self.turn)
+
+    def __matmul__(self, first: Similarity) -> Similarity:
+        return Similarity(self.turn * first.turn, self.turn * first.shift + self.shift)
+
+    def __call__(self, point: complex) -> complex:
+        return self.turn * point + self.shift
+
+
+IDENTITY = Similarity(1.0 + 0j, 0j)
 
 
 @dataclass
@@ -64,23 +99,18 @@ def ffhq_matrix(points: np.ndarray) -> np.ndarray:
     a side of 4 eye distances or 3.6 eye-to-mouth distances, whichever is larger, its centre a tenth of the way from
     the eyes to the mouth. Raises UsageError where eyes and mouth coincide.
     """
-    points = np.asarray(points, dtype=np.float64)
-    left, right = points[LEFT_EYE].mean(0), points[RIGHT_EYE].mean(0)
+    middles = _MIDDLES @ np.asarray(points, dtype=np.float64)
+    left, right, mouth = (complex(x, y) for x, y in middles.tolist())  # in films numpy's calls would add up
     eyes, eye_to_eye = (left + right) / 2, right - left
-    eye_to_mouth = (points[LEFT_MOUTH] + points[RIGHT_MOUTH]) / 2 - eyes
+    eye_to_mouth = mouth - eyes
 
-    across = eye_to_eye + np.array([eye_to_mouth[1], -eye_to_mouth[0]])
-    length = np.hypot(*across)
-    side = max(4.0 * np.hypot(*eye_to_eye), 3.6 * np.hypot(*eye_to_mouth))
-    if not (np.isfinite(length) and length > 1e-6 and side > 1e-6):
+    across = eye_to_eye - 1j * eye_to_mouth
+    length = abs(across)
+    side = max(4.0 * abs(eye_to_eye), 3.6 * abs(eye_to_mouth))
+    if not (math.isfinite(length) and length > 1e-6 and side > 1e-6):
         raise UsageError("These landmarks are no face: its eyes and its mouth lie in one point.")
-    x, y = across / length / side
-    center = eyes + 0.1 * eye_to_mouth
-    turn = np.array([[x, y], [-y, x]])
-    matrix = np.eye(3)
-    matrix[:2, :2] = turn
-    matrix[:2, 2] = 0.5 - turn @ center
-    return matrix
+    turn = across.conjugate() / length / side
+    return Similarity(turn, 0.5 + 0.5j - turn * (eyes + 0.1 * eye_to_mouth)).matrix
 
 
 def box_around(points: np.ndarray) -> np.ndarray:
@@ -93,7 +123,8 @@ def box_around(points: np.ndarray) -> np.ndarray:
 
 def crop_side_px(crop_from_photo: np.ndarray) -> float:
     """How many source pixels the side of the unit crop spans."""
-    return 1 / float(np.sqrt(abs(np.linalg.det(crop_from_photo[:2, :2]))))
+    (a, b), (c, d) = crop_from_photo[:2, :2].tolist()
+    return 1 / math.sqrt(abs(a * d - b * c))
 
 
 def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

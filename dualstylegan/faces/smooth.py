@@ -8,17 +8,17 @@ the last bit: every result is the frame's own value plus a weighted sum of diffe
 from __future__ import annotations
 
 import cmath
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, TypeVar
+from functools import lru_cache
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dualstylegan.errors import UsageError
-from dualstylegan.faces.face import Face, box_around, transform
+from dualstylegan.faces.face import IDENTITY, Face, Similarity, box_around, transform
 from dualstylegan.faces.track import FrameFaces, TrackedFace
 
 # Strength. In drawn films crops tremble by 0.087 px without, by 0.031 px at 0.125, 0.011 at 0.25, 0.006 at 0.5 and
@@ -41,6 +41,8 @@ BEND = 3  # degree of the curves that motion is taken to follow where it differs
 # rounding flicker: the one shown stays. Every 16th frame takes its own all the same; 16 divides the parts that films
 # are written in, so a film that is resumed goes on as if it had not been stopped.
 HOLD, HOLD_FRAMES = 2**-8, 16
+
+MOST_WINDOWS = 256  # whose weights are kept: a shot that a face is seen throughout has 76
 
 FADE = 5  # frames in which a face comes and goes inside a shot
 FILL = 3  # frames for which a face that is not seen is shown all the same: a blur, a flash
@@ -128,33 +130,32 @@ class PointSmoother:
     def _fit(self, time: int, track: int) -> _Place:
         """Where the face, seen in frame `time`, is there by all the frames around."""
         own = self._window.sample(time, track)
-        times, shapes, centers, axes, carries = [0], [own.shape], [own.center], [own.axis], [Similarity.IDENTITY]
-        for direction in (-1, 1):
-            carry, nearer = Similarity.IDENTITY, own  # `carry`: pixels of the frame looked at to those of frame `time`
-            for other, place in self._window.walk(time, track, direction):
-                carry = carry @ (nearer.motion if direction < 0 else place.motion.inverse)
-                times.append(other - time)
-                shapes.append(place.shape)
-                centers.append(carry(place.center))
-                axes.append(carry.turn * place.axis)
-                carries.append(carry)
-                nearer = place
+        places, carries = [own], [IDENTITY]  # carries: pixels of the frame looked at to those of frame `time`
+        first = last = 0
+        for place in self._window.walk(time, track, -1):
+            first -= 1
+            carries.insert(0, carries[0] @ places[0].motion)
+            places.insert(0, place)
+        for place in self._window.walk(time, track, 1):
+            last += 1
+            carries.append(carries[-1] @ place.motion.inverse)
+            places.append(place)
 
-        width = WIDE * self.strength
-        weights = local_linear_weights(np.array(times), width)
-        center = own.center + complex(weights @ [center - own.center for center in centers])
-        growth = weights @ [math.log(abs(axis) / abs(own.axis)) for axis in axes]
-        turn = weights @ [cmath.phase(axis / own.axis) for axis in axes]
+        times, width = tuple(range(first, last + 1)), WIDE * self.strength
+        centers, axes = np.array([(place.center, place.axis) for place in places]).T
+        turns, shifts = np.array(carries).T
+        moved = np.stack([turns * centers + shifts - own.center, np.log1p((turns * axes - own.axis) / own.axis)])
+        center, growth = moved @ local_linear_weights(times, width)
         # And where this frame's pixels go in the others, as far as a curve would have them elsewhere in this one
-        path = [carry.inverse(own.center) - own.center for carry in carries]
+        path = (own.center - shifts) / turns - own.center
         center += off_the_curve(times, path, width, SHIFT_NOISE * abs(own.axis))
-        axis = off_the_curve(times, [-cmath.log(carry.turn) for carry in carries], width, TURN_NOISE)
-        growth, turn = growth + axis.real, turn + axis.imag
-        order = np.argsort(times)
-        in_order = torch.from_numpy(np.stack([shapes[number] for number in order])).flatten(1)[:, None]
-        shape = steady_value(in_order, int(np.flatnonzero(order == 0)[0]), self.strength)
+        growth += off_the_curve(times, -np.log(turns), width, TURN_NOISE)
+        shape = steady_value(np.stack([place.shape.ravel() for place in places])[:, None], times, self.strength)
         return replace(
-            own, center=center, axis=own.axis * np.exp(growth + 1j * turn), shape=shape.numpy().reshape(-1, 2)
+            own,
+            center=own.center + complex(center),
+            axis=own.axis * cmath.exp(growth),
+            shape=shape.reshape(-1, 2),
         )
 
 
@@ -170,13 +171,13 @@ class CodeSmoother:
         """Raises UsageError for a strength outside [0, 1]."""
         self.strength = _checked(strength)
         self.lag = CODE_LAG if strength > 0 else 0
-        self._window: _Window[Tensor] = _Window(self.lag)
-        self._held: Codes = {}  # as last given back
+        self._window: _Window[np.ndarray] = _Window(self.lag)
+        self._held: dict[int, np.ndarray] = {}  # as last given back
 
     def push(self, frame: FrameFaces, codes: Mapping[int, Tensor]) -> list[tuple[FrameFaces, Codes]]:
         """Takes the next frame and the code (rows, dim) of each face that is seen in it, by its track; gives those that
         are ready, with a code for every face in them."""
-        self._window.push(frame, dict(codes))
+        self._window.push(frame, {track: code.numpy() for track, code in codes.items()})
         return [self._smooth(time) for time in self._window.ready()]
 
     def flush(self) -> list[tuple[FrameFaces, Codes]]:
@@ -186,62 +187,58 @@ class CodeSmoother:
     def _smooth(self, time: int) -> tuple[FrameFaces, Codes]:
         frame = self._window.frame(time)
         codes = {face.track: self._code(time, face.track) for face in frame.faces}
-        if self.strength == 0:
-            return frame, codes
-        if frame.cut or frame.index % HOLD_FRAMES == 0:
-            self._held = {}
-        self._held = {track: self._hold(track, code) for track, code in codes.items()}
-        return frame, self._held
+        if self.strength > 0:
+            if frame.cut or frame.index % HOLD_FRAMES == 0:
+                self._held = {}
+            codes = self._held = {track: self._hold(track, code) for track, code in codes.items()}
+        return frame, {track: torch.from_numpy(code) for track, code in codes.items()}
 
-    def _hold(self, track: int, code: Tensor) -> Tensor:
+    def _hold(self, track: int, code: np.ndarray) -> np.ndarray:
         held = self._held.get(track, code)
-        return held if (code - held).norm() <= HOLD * held.norm() else code
+        return held if np.linalg.norm(code - held) <= HOLD * np.linalg.norm(held) else code
 
-    def _code(self, time: int, track: int) -> Tensor:
+    def _code(self, time: int, track: int) -> np.ndarray:
         if self.strength == 0:
             return self._window.sample(time, track)
         times, samples = zip(*self._window.around(time, track), strict=True)
-        values = torch.stack(samples)
+        times, values = tuple(other - time for other in times), np.stack(samples)
         if self._window.has(time, track):
-            return steady_value(values, times.index(time), self.strength, times)
+            return steady_value(values, times, self.strength)
         # Faces that are not seen are shown for FILL frames at most, so the window holds some of their codes
-        near = np.exp(-np.abs(np.array(times) - time))
+        near = np.exp(-np.abs(times)).astype(values.dtype)
         nearest = values[int(near.argmax())]
-        return nearest + _weighted(near / near.sum(), values - nearest)
+        return nearest + np.tensordot(near / near.sum(), values - nearest, 1)
 
 
 # --- the mathematics
 
 
-def steady_value(values: Tensor, at: int, strength: float, times: Sequence[int] | None = None) -> Tensor:
-    """What `values` (n, rows, dim) are at place `at`: (rows, dim). `times` are their frames, one after another unless
-    told.
+def steady_value(values: np.ndarray, times: tuple[int, ...], strength: float) -> np.ndarray:
+    """What `values` (n, rows, dim), at `times` in frames, are at time 0: (rows, dim).
 
     The base is a wide mean. What a narrow mean shows on top of it counts, row by row, as far as it exceeds what noise
     alone would make of it (a Wiener filter); how much noise there is, the second differences tell.
     """
-    times = np.arange(len(values)) if times is None else np.asarray(times)
-    differences = values - values[at]
-    wide, narrow = (local_linear_weights(times - times[at], width * strength) for width in (WIDE, NARROW))
-    base, near = _weighted(wide, differences), _weighted(narrow, differences)
+    own = values[times.index(0)]
+    wide, narrow = (local_linear_weights(times, width * strength) for width in (WIDE, NARROW))
+    weights = np.stack([wide, narrow]).astype(values.dtype)
+    base, near = np.tensordot(weights, values - own, 1)
+    if len(times) < 3:
+        return own + near
     change = near - base
-    if len(values) < 3:
-        return values[at] + near
     trembling = values[1:-1] - (values[:-2] + values[2:]) / 2
-    noise = trembling.square().mean((0, 2)) / 1.5  # (rows,): the variance of independent noise
-    expected = SIGNIFICANT * noise * float(((narrow - wide) ** 2).sum())
-    found = change.square().mean(1)
-    believed = torch.where(found > expected, 1 - expected / found.clamp_min(1e-30), 0.0)
-    return values[at] + (base + believed[:, None] * change)
+    noise = np.square(trembling).mean((0, 2)) / 1.5  # (rows,): the variance of independent noise
+    expected = SIGNIFICANT * noise * float(np.square(narrow - wide).sum())
+    found = np.square(change).mean(1)
+    believed = 1 - np.divide(expected, found, out=np.ones_like(found), where=found > expected)
+    return own + (base + believed[:, None] * change)
 
 
-def _weighted(weights: np.ndarray, values: Tensor) -> Tensor:
-    return torch.einsum("n,nrd->rd", torch.tensor(weights, dtype=values.dtype, device=values.device), values)
-
-
-def local_linear_weights(times: np.ndarray, width: float) -> np.ndarray:
+@lru_cache(MOST_WINDOWS)
+def local_linear_weights(times: tuple[int, ...], width: float) -> np.ndarray:
     """Weights (n,) whose sum with values at `times` is, at time 0, the straight line fitted to them under a Gaussian of
     standard deviation `width`: the Gaussian mean in the middle of a film, and no lag at its ends."""
+    times = np.array(times)
     gauss = np.exp(-0.5 * (times / width) ** 2)
     s0, s1, s2 = (float((gauss * times**power).sum()) for power in (0, 1, 2))
     spread = s0 * s2 - s1 * s1
@@ -250,47 +247,28 @@ def local_linear_weights(times: np.ndarray, width: float) -> np.ndarray:
     return gauss * (s2 - s1 * times) / spread
 
 
-def off_the_curve(times: Sequence[int], path: Sequence[complex], width: float, noise: float) -> complex:
-    """How far from the `path`, at time 0, a smooth curve passes: a polynomial fitted under a Gaussian of standard
-    deviation `width`. It counts as far as the path strays from it by no more than `noise` (a Wiener filter)."""
-    times, path = np.asarray(times, np.float64), np.asarray(path)
+def off_the_curve(times: tuple[int, ...], path: np.ndarray, width: float, noise: float) -> complex:
+    """How far from the `path` (n,), complex, at time 0, a smooth curve passes: a polynomial fitted under a Gaussian of
+    standard deviation `width`. It counts as far as the path strays from it by no more than `noise` (a Wiener
+    filter)."""
     if len(times) <= BEND + 1:
         return 0j
-    gauss = np.exp(-0.5 * (times / width) ** 2)
-    powers = (times / width)[:, None] ** np.arange(BEND + 1)
-    weighted = powers.T * gauss
-    curve = np.linalg.solve(weighted @ powers, weighted @ path)
-    left = path - powers @ curve
-    strays = gauss @ (left.real**2 + left.imag**2) / gauss.sum()
+    strays_of, weights = _strays_from_curve(times, width)
+    strays = strays_of @ path
+    variance = weights @ (strays.real**2 + strays.imag**2)
     expected = 2 * SIGNIFICANT * noise**2  # in both directions
-    return complex(curve[0] - path[list(times).index(0)]) * expected / (expected + strays)
+    return complex(-strays[times.index(0)] * expected / (expected + variance))
 
 
-@dataclass(frozen=True)
-class Similarity:
-    """p -> turn * p + shift, with points as complex numbers."""
-
-    turn: complex
-    shift: complex
-
-    IDENTITY: ClassVar[Similarity]
-
-    @classmethod
-    def of(cls, matrix: np.ndarray) -> Similarity:
-        return cls(complex(matrix[0, 0], matrix[1, 0]), complex(matrix[0, 2], matrix[1, 2]))
-
-    @property
-    def inverse(self) -> Similarity:
-        return Similarity(1 / self.turn, -self.shift / self.turn)
-
-    def __matmul__(self, first: Similarity) -> Similarity:
-        return Similarity(self.turn * first.turn, self.turn * first.shift + self.shift)
-
-    def __call__(self, point: complex) -> complex:
-        return self.turn * point + self.shift
-
-
-Similarity.IDENTITY = Similarity(1.0 + 0j, 0j)
+@lru_cache(MOST_WINDOWS)
+def _strays_from_curve(times: tuple[int, ...], width: float) -> tuple[np.ndarray, np.ndarray]:
+    """The matrix (n, n) that takes values at `times` to what is left of them beside the fitted curve, and the weight of
+    each time in the fit."""
+    along = np.array(times) / width
+    weights = np.exp(-0.5 * along**2)
+    powers = along[:, None] ** np.arange(BEND + 1)
+    weighted = powers.T * weights
+    return np.eye(len(times)) - powers @ np.linalg.solve(weighted @ powers, weighted), weights / weights.sum()
 
 
 @dataclass(frozen=True)
@@ -308,7 +286,7 @@ class _Place:
         crop_from_photo = face.face.crop_from_photo
         turn = Similarity.of(crop_from_photo).inverse
         shape = transform(crop_from_photo, face.face.points.astype(np.float64))
-        motion = Similarity.IDENTITY if face.motion is None else Similarity.of(face.motion)
+        motion = IDENTITY if face.motion is None else Similarity.of(face.motion)
         return cls(turn(0.5 + 0.5j), turn.turn, shape, motion)
 
     def towards(self, other: _Place, part: float) -> _Place:
@@ -322,8 +300,7 @@ class _Place:
     @property
     def crop_from_photo(self) -> np.ndarray:
         turn = 1 / self.axis
-        shift = 0.5 + 0.5j - turn * self.center
-        return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag], [0, 0, 1]])
+        return Similarity(turn, 0.5 + 0.5j - turn * self.center).matrix
 
 
 # --- the frames held
@@ -378,12 +355,12 @@ class _Window(Generic[Sample]):
     def begins_shot(self, time: int) -> bool:
         return time == 0 or self._frames[time][0].cut
 
-    def walk(self, time: int, track: int, direction: int) -> Iterator[tuple[int, Sample]]:
+    def walk(self, time: int, track: int, direction: int) -> Iterator[Sample]:
         """Outward from `time`, as long as the track is seen without a break in the same shot."""
         for other in range(time + direction, time + direction * (self.lag + 1), direction):
             if not self.has(other, track) or self._frames[other][1] != self._frames[time][1]:
                 return
-            yield other, self.sample(other, track)
+            yield self.sample(other, track)
 
     def around(self, time: int, track: int) -> Iterator[tuple[int, Sample]]:
         """All samples of the track in the window and in the same shot."""
