@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import grid_sample, interpolate, pad
 
 from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix, transform
 from dualstylegan.faces.masks import MASK_SIZE, draw_mask
-from dualstylegan.media.images import from_tensor, to_levels, to_tensor
+from dualstylegan.media.images import from_tensor, to_levels
 
 __all__ = ["crop_face", "ffhq_matrix", "paste_face", "sample_crop"]
 
@@ -29,6 +29,7 @@ PASTE_OVERSAMPLING = 1.5  # below this, pasting an untouched crop would lose det
 NEARLY_AS_FINE = 1.5
 UNCHANGED, CHANGED = 1 / 127.5, 3 / 127.5
 
+BEYOND = 2  # px beside a sample that bicubic interpolation reads
 TAPS = 3  # px around the samples that bicubic interpolation may read, and one to spare
 
 # FFHQ's border for what lies outside the photo, in sides of the crop
@@ -59,18 +60,19 @@ def _sample(picture: np.ndarray, crop_from_photo: np.ndarray, size: int, mirrore
     shrink = max(1.0, side / (CROP_OVERSAMPLING * size))
     reach = TAPS * shrink
     low, high = np.floor(corners.min(0) - reach).astype(int), np.ceil(corners.max(0) + reach).astype(int) + 1
-    x1, y1 = (int(np.clip(edge, 0, limit - 1)) for edge, limit in zip(low, (width, height), strict=True))
-    x2, y2 = (int(np.clip(edge, 1, limit)) for edge, limit in zip(high, (width, height), strict=True))
+    x1, y1 = (min(max(edge, 0), limit - 1) for edge, limit in zip(low.tolist(), (width, height), strict=True))
+    x2, y2 = (min(max(edge, 1), limit) for edge, limit in zip(high.tolist(), (width, height), strict=True))
     x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
 
-    region = np.require(picture[y1:y2, x1:x2], requirements=["C", "W"])
+    region = picture[y1:y2, x1:x2]
     if shrink > 1:
         region = resize(region, max(1, round((x2 - x1) / shrink)), max(1, round((y2 - y1) / shrink)))
     scale = np.array([region.shape[1] / (x2 - x1), region.shape[0] / (y2 - y1)])
     origin = np.array([x1, y1]) - 0.5  # the region's top left corner, an edge
 
     outside = np.array([x1 - low[0], y1 - low[1], high[0] - x2, high[1] - y2])  # left, top, right, bottom; px
-    if mirrored and (outside > 0).any():
+    reads_outside = bool((outside > 0).any())
+    if mirrored and reads_outside:
         beyond = np.array([*-corners.min(0), *(corners.max(0) - (width - 1, height - 1))])
         pads = np.ceil(np.maximum(outside, 0) * np.tile(scale, 2)).astype(int)
         fades = np.maximum(beyond + FADE_MARGIN * side, FADE_WIDTH * side) * np.tile(scale, 2)
@@ -81,9 +83,9 @@ def _sample(picture: np.ndarray, crop_from_photo: np.ndarray, size: int, mirrore
     to_grid = np.diag([*(2 * scale / (region.shape[1], region.shape[0])), 1.0])
     to_grid[:2, 2] = -1 - to_grid[[0, 1], [0, 1]] * origin
     grid = _grid(to_grid @ photo_from_crop, (np.arange(size) + 0.5) / size, (np.arange(size) + 0.5) / size)
-    pixels = to_tensor(region)[None]
-    sampled = grid_sample(pixels, grid, mode="bicubic", padding_mode="border", align_corners=False)
-    return sampled[0].clamp_(-1, 1)
+    padding = "border" if reads_outside and not mirrored else "zeros"  # zeros nobody reads take a fifth less time
+    sampled = grid_sample(_planes(region), grid, mode="bicubic", padding_mode=padding, align_corners=False)
+    return sampled[0].div_(127.5).sub_(1).clamp_(-1, 1)
 
 
 def _with_border(region: np.ndarray, pads: np.ndarray, fades: np.ndarray, blur_px: float) -> np.ndarray:
@@ -153,14 +155,12 @@ def paste_face(
     side = crop_side_px(crop_from_photo)
     fine_enough = int(np.ceil(PASTE_OVERSAMPLING * side))
     if crop.shape[-1] > fine_enough:
-        resized = resize(from_tensor(crop), fine_enough, fine_enough)
-        source = torch.from_numpy(resized).movedim(-1, 0)[None].float()
+        source = _planes(resize(from_tensor(crop), fine_enough, fine_enough))
     else:
         source = to_levels(crop).cpu()[None]
 
     to_grid = np.array([[2.0, 0, -1], [0, 2, -1], [0, 0, 1]])
     grid = _grid(to_grid @ crop_from_photo, np.arange(x1, x2), np.arange(y1, y2))
-    warped = grid_sample(source, grid, mode="bicubic", padding_mode="border", align_corners=False)[0]
     weights = grid_sample(
         torch.from_numpy(unit_mask)[None, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False
     )[0]
@@ -169,11 +169,19 @@ def paste_face(
     if side <= crop.shape[-1] < NEARLY_AS_FINE * side and not _middle_is_new(frame, crop, crop_from_photo):
         changed = _changed(frame, crop, crop_from_photo)[None, None]
         weights.mul_(grid_sample(changed, grid, mode="bilinear", padding_mode="border", align_corners=False)[0])
+    # The crop's edge goes on as far as samples within read. What lies beyond is hidden, and zeros take less time.
+    grid.mul_(source.shape[-1] / (source.shape[-1] + 2 * BEYOND))
+    source = pad(source, [BEYOND] * 4, mode="replicate")
+    warped = grid_sample(source, grid, mode="bicubic", padding_mode="zeros", align_corners=False)[0]
 
-    region = torch.from_numpy(frame)[y1:y2, x1:x2]
-    before = region.movedim(-1, 0).float()
-    blended = before.lerp_(warped.clamp_(0, 255), weights.expand_as(before))  # weight 0 keeps the value exactly
-    region.copy_(blended.round_().to(torch.uint8).movedim(0, -1))
+    region = frame[y1:y2, x1:x2]
+    before = region.transpose(2, 0, 1).astype(np.float32, order="C")
+    blended = warped.clamp_(0, 255).numpy()
+    blended -= before
+    blended *= weights.numpy()  # 0 keeps the value exactly
+    blended += before
+    for channel, plane in enumerate(np.rint(blended, out=blended).astype(np.uint8)):
+        region[..., channel] = plane  # all three in one go would take four times as long
     return frame
 
 
@@ -208,16 +216,18 @@ def _region_under(unit_mask: np.ndarray, photo_from_crop: np.ndarray, shape: tup
 
 def _grid(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> Tensor:
     """grid_sample's grid (1, len(y), len(x), 2): every (x, y) through the affine `matrix`."""
-    grid = torch.empty(1, len(y), len(x), 2)
-    for axis in (0, 1):
-        along = torch.from_numpy((matrix[axis, 0] * x).astype(np.float32))
-        down = torch.from_numpy((matrix[axis, 1] * y + matrix[axis, 2]).astype(np.float32))
-        torch.add(along[None, :], down[:, None], out=grid[0, :, :, axis])
-    return grid
+    x_axis, y_axis, origin = (complex(*matrix[:2, column]) for column in range(3))  # x and y are floats of one number
+    points = (x_axis * x).astype(np.complex64) + (y_axis * y + origin).astype(np.complex64)[:, None]
+    return torch.from_numpy(points.view(np.float32).reshape(1, len(y), len(x), 2))
+
+
+def _planes(pixels: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) to float32 (1, 3, H, W) in [0, 255]."""
+    return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32, order="C"))[None]
 
 
 def resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """uint8 (H, W, 3) to (height, width, 3), bicubic, antialiased."""
+    """uint8 (H, W, 3) to (height, width, 3), bicubic, antialiased. A view: each channel lies by itself."""
     tensor = torch.from_numpy(np.require(pixels, requirements=["W"])).movedim(-1, 0)[None]
     resized = interpolate(tensor, size=(height, width), mode="bicubic", antialias=True, align_corners=False)
-    return resized[0].movedim(0, -1).contiguous().numpy()
+    return resized[0].movedim(0, -1).numpy()

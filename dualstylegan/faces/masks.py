@@ -30,8 +30,9 @@ def draw_mask(kind: str, points: np.ndarray) -> np.ndarray:
     outline = face_outline(points) if kind == "face" else head_outline(points)
     canvas = Image.new("L", (FINER * MASK_SIZE, FINER * MASK_SIZE))
     ImageDraw.Draw(canvas).polygon((outline * FINER * MASK_SIZE - 0.5).ravel().tolist(), fill=255)
-    canvas = canvas.reduce(FINER).filter(ImageFilter.GaussianBlur(FEATHER[kind] * MASK_SIZE))
-    return np.asarray(canvas, dtype=np.float32) / 255 * _crop_edges(CROP_EDGE[kind])
+    blurred = canvas.reduce(2 * FINER).filter(ImageFilter.GaussianBlur(FEATHER[kind] * MASK_SIZE / 2))
+    mask = blurred.resize((MASK_SIZE, MASK_SIZE), Image.Resampling.BICUBIC)  # what is blurred needs half the pixels
+    return np.multiply(mask, _crop_edges(CROP_EDGE[kind]) / 255, dtype=np.float32)
 
 
 def face_outline(points: np.ndarray) -> np.ndarray:
@@ -55,11 +56,18 @@ def head_outline(points: np.ndarray) -> np.ndarray:
     bottom = np.abs(np.minimum(offsets @ up, 0)).max() + 0.05
     room = center[1] / max(-up[1], 0.1)  # up to the crop's edge: cut off there, the egg would show corners
     top = min(max(1.9 * bottom, 0.6), room)
-    angles = np.linspace(0, 2 * np.pi, 97)[:-1, None]
+    return center + _EGG @ np.stack([half_width * across, top * up, bottom * up])
+
+
+def _egg() -> np.ndarray:
+    """(n, 3): how far across, up and down the points of a head's outline are, as parts of its size."""
+    angles = np.linspace(0, 2 * np.pi, 97)[:-1]
     cosine, sine = np.cos(angles), np.sin(angles)
-    reach = np.where(sine > 0, top, bottom)
     rounder = np.sign(cosine) * np.abs(cosine) ** 0.8  # between an ellipse and a rectangle
-    return center + rounder * half_width * across + sine * reach * up
+    return np.stack([rounder, np.maximum(sine, 0), np.minimum(sine, 0)], 1)
+
+
+_EGG = _egg()
 
 
 def _frame(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
