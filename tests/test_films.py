@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from dualstylegan.stylizer import Stylizer
 __all__ = ["one_core"]
 
 WIDTH, HEIGHT = 160, 96
+LAUNCHER = Path(shutil.which("accelerate") or Path(sys.executable).with_name("accelerate"))
 EXACT = {"detect_every": 1, "smooth": 0.0}  # every frame by itself
 
 
@@ -710,6 +712,49 @@ def test_stopped_it_leaves_no_half_film(style, number, status):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status and "Traceback" not in errors
     assert not files()
+
+
+LAUNCHED = """
+import os, sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from tiny_style import DrawnFaces
+from dualstylegan import stylize, stylizer
+from dsgcli.main import main
+restyle_film = stylize.restyle_film
+def noted(source, *args, **kwargs):
+    with Path("made-by-" + os.environ["RANK"]).open("a") as file:
+        print(source.name, file=file)
+    return restyle_film(source, *args, **kwargs)
+stylize.restyle_film = noted
+stylizer.make_detector = lambda *args, **kwargs: DrawnFaces()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not LAUNCHER.exists(), reason="accelerate's launcher is not installed")
+def test_launched_processes_make_each_film_once_and_the_first_one_speaks(style):
+    for name, count in (("a", 9), ("b", 12), ("c", 10)):
+        face_film(f"in/{name}.mp4", count, audio="aac")
+    stylizer = Stylizer(f"{style}:1", device="cpu", precision="float32")
+    run("in", stylizer, output="whole")
+    Path("command.py").write_text(LAUNCHED.format(path=[str(Path(__file__).parent)]))
+    launch = [LAUNCHER, "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision",
+              "no", "--dynamo_backend", "no", "--main_process_port", "0", "command.py"]  # fmt: skip
+    command = [*launch, "stylize", "in", "-s", f"{style}:1", "--device", "cpu", "--precision", "float32", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
+    assert result.returncode == 0, result.stderr
+    events = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    assert sorted(Path(e["source"]).name for e in events if e["event"] == "done") == ["a.mp4", "b.mp4", "c.mp4"]
+    assert [e["event"] for e in events].count("summary") == 1 and events[-1]["data"]["done"] == 3
+    assert [Path(f"made-by-{rank}").read_text().split() for rank in (0, 1)] == [["a.mp4", "c.mp4"], ["b.mp4"]]
+    assert files() == ["a.mp4", "b.mp4", "c.mp4"], "the processes' messages are cleared away"
+    for name in files():
+        assert same_film(f"stylized/{name}", f"whole/{name}")
+        assert packets_of(f"stylized/{name}", "audio") == packets_of(f"in/{name}", "audio")
 
 
 MEMORY = """

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-BASICS = {"cores", "errors", "events"}
+BASICS = {"cores", "errors", "events", "interrupts"}
 MODELS = {"weights", "codes", "official", "recipe", "download", "zoo", "stage_two", "bundle", "convert"}
 VERBS = {"align", "destylize", "train", "refine", "sample", "stylize", "stylizer", "films", "styles"}
 # What each part may import of ours, besides itself. An arrow that is not here points the wrong way.
@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "cores": set(),
     "errors": set(),
     "events": set(),
+    "interrupts": set(),
     "networks": {"errors"},
     "ranks": BASICS,
     "media": BASICS,

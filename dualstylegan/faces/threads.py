@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 
 from dualstylegan.cores import use_cores
+from dualstylegan.interrupts import result_of, uninterrupted
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,7 +28,14 @@ def each_on_one_core(function: Callable[[Item], Result], items: Iterable[Item]) 
         with torch.inference_mode():  # is a thread's own
             return function(item)
 
-    return list(_pool(os.getpid()).map(run, items))
+    with uninterrupted():
+        futures = [_pool(os.getpid()).submit(run, item) for item in items]
+    try:
+        return [result_of(future) for future in futures]
+    finally:
+        with uninterrupted():
+            for future in futures:  # not begun yet, where an earlier one failed or by Ctrl-C
+                future.cancel()
 
 
 @lru_cache(maxsize=1)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from dualstylegan.cores import use_cores
+from dualstylegan.interrupts import result_of, uninterrupted, wait_for_any
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,14 +36,16 @@ def read_ahead(
     """
 
     def held_bytes() -> int:
-        return sum(nbytes(f.result()) for _, f in waiting if f.done() and not f.exception())
+        with uninterrupted():
+            return sum(nbytes(f.result()) for _, f in waiting if f.done() and not f.exception())
 
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     with _workers(threads, "read") as pool:
         for item in items:
             while waiting and (len(waiting) >= 2 * threads or held_bytes() > budget_bytes):
                 yield _outcome(*waiting.popleft())
-            waiting.append((item, pool.submit(read, item)))
+            with uninterrupted():
+                waiting.append((item, pool.submit(read, item)))
         while waiting:
             yield _outcome(*waiting.popleft())
 
@@ -71,7 +74,8 @@ class WriteBehind(Generic[Item, Result]):
         self._collect()
         while self._running and nbytes + sum(n for _, n in self._running.values()) > self._budget_bytes:
             self._collect(block=True)
-        self._running[self._pool.submit(task)] = (item, nbytes)
+        with uninterrupted():
+            self._running[self._pool.submit(task)] = (item, nbytes)
 
     def finished(self) -> list[tuple[Item, Result | Exception]]:
         """What has ended since the last call: each item with its task's result or exception."""
@@ -88,8 +92,10 @@ class WriteBehind(Generic[Item, Result]):
 
     def _collect(self, block: bool = False) -> None:
         if block:
-            wait(self._running, return_when=FIRST_COMPLETED)
-        for future in [f for f in self._running if f.done()]:
+            wait_for_any(self._running)
+        with uninterrupted():
+            ended = [future for future in self._running if future.done()]
+        for future in ended:
             item, _ = self._running.pop(future)
             self._finished.append(_outcome(item, future))
 
@@ -109,17 +115,19 @@ def _workers(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, thread_name_prefix=f"dsg-{name}")
     try:
-        for _ in range(threads):
-            pool.submit(begin)
-        everyone.wait()
-        torch.set_num_threads(before)
+        with uninterrupted():
+            for _ in range(threads):
+                pool.submit(begin)
+            everyone.wait()
+            torch.set_num_threads(before)
         yield pool
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        with uninterrupted():  # what has begun is one file, read or written
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _outcome(item: Item, future: Future[Result]) -> tuple[Item, Result | Exception]:
     try:
-        return item, future.result()
+        return item, result_of(future)
     except Exception as error:
         return item, error

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from dualstylegan.cores import use_cores
+from dualstylegan.interrupts import POLL_S, join, uninterrupted
 
 Item = TypeVar("Item")
 
 QUEUE_BYTES = 24 << 20  # waiting between two stages: enough to even out their pace, little beside what they work on
 QUEUE_ITEMS = 32
-POLL_S = 0.5  # on some systems Ctrl-C does not end an endless wait
 
 
 class Line:
@@ -39,9 +39,10 @@ class Line:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._stop()
-        for thread in self._threads:
-            thread.join()
+        with uninterrupted():  # a second Ctrl-C would close files that stages still work on
+            self._stop()
+            for thread in self._threads:
+                thread.join()
         # A stage may fail after the last item was handed over; and a failure makes others of its own elsewhere.
         if self._error and (kind is None or kind is _Stopped):
             raise self._error
@@ -89,12 +90,13 @@ class Line:
             finally:
                 self.cpu_s[name] += time.thread_time()
 
-        before = torch.get_num_threads()
-        thread = threading.Thread(target=body, name=f"dsg-{name}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-        began.wait()
-        torch.set_num_threads(before)
+        with uninterrupted():
+            before = torch.get_num_threads()
+            thread = threading.Thread(target=body, name=f"dsg-{name}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+            began.wait()
+            torch.set_num_threads(before)
 
     def put(self, channel: Channel[Item], item: Item) -> None:
         """`channel.put` for the thread that owns the line: where a stage has failed, its error is raised."""
@@ -106,8 +108,7 @@ class Line:
     def wait(self) -> None:
         """Wait until every stage has come to its end; raises the error of one that failed."""
         for thread in self._threads:
-            while thread.is_alive():
-                thread.join(POLL_S)
+            join(thread)
         if self._error:
             raise self._error
 
@@ -135,35 +136,38 @@ class Channel(Generic[Item]):
     def put(self, item: Item) -> None:
         """Waits while the queue is full."""
         size = self._nbytes(item)
-        with self._changed:
-            while not self._stopped and self._is_full(size):
+        while True:
+            with uninterrupted(), self._changed:
+                if self._stopped:
+                    raise _Stopped
+                if not self._is_full(size):
+                    self._items.append((item, size))
+                    self._held_bytes += size
+                    self._changed.notify_all()
+                    return
                 self._changed.wait(POLL_S)
-            if self._stopped:
-                raise _Stopped
-            self._items.append((item, size))
-            self._held_bytes += size
-            self._changed.notify_all()
 
     def end(self) -> None:
         """Nothing more will be put in."""
-        with self._changed:
+        with uninterrupted(), self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def stop(self) -> None:
         """Both sides are to leave, whatever still lies in the queue."""
-        with self._changed:
+        with uninterrupted(), self._changed:
             self._stopped = True
             self._items.clear()
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[Item]:
         while True:
-            with self._changed:
-                while not (self._items or self._ended or self._stopped):
-                    self._changed.wait(POLL_S)
+            with uninterrupted(), self._changed:
                 if self._stopped:
                     raise _Stopped
+                if not (self._items or self._ended):
+                    self._changed.wait(POLL_S)
+                    continue
                 if not self._items:
                     return
                 item, size = self._items.popleft()

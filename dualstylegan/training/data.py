@@ -29,6 +29,7 @@ from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix
 from dualstylegan.faces.faces_json import faces_of, read_faces_json
 from dualstylegan.faces.find import Detector, make_detector
+from dualstylegan.interrupts import uninterrupted
 from dualstylegan.media.images import Picture, from_tensor, read_picture
 from dualstylegan.media.paths import Source, atomic_output, expand_inputs
 from dualstylegan.recipe import Data, Template
@@ -432,6 +433,6 @@ class Portraits:
     def _read(self, indices: Sequence[int]) -> Tensor:
         """uint8 (len(indices), 3, size, size)."""
         paths = [self.portraits[index].path for index in indices]
-        with ThreadPoolExecutor(4) as readers:
+        with uninterrupted(), ThreadPoolExecutor(4) as readers:
             pixels = list(readers.map(lambda path: from_tensor(load_portrait(path, self.size)), paths))
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)

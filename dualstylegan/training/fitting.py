@@ -23,6 +23,7 @@ from torch import Tensor
 from dualstylegan.cores import use_cores
 from dualstylegan.errors import TrainingError
 from dualstylegan.events import Event
+from dualstylegan.interrupts import uninterrupted
 from dualstylegan.training.results import PortraitResults
 
 MOST_ROWS = 16  # on a device; more hardly go faster, and a kill costs more
@@ -200,11 +201,12 @@ def one_per_thread(
     # All begin before this thread's own number is put back: use_cores says why.
     before = torch.get_num_threads()
     with ThreadPoolExecutor(threads, thread_name_prefix="dsg-fit") as pool:
-        for _ in range(threads):
-            pool.submit(run)
-        began.wait()
-        torch.set_num_threads(before)
         try:
+            with uninterrupted():
+                for _ in range(threads):
+                    pool.submit(run)
+                began.wait()
+                torch.set_num_threads(before)
             while threads:
                 report = reports.get()
                 if isinstance(report, BaseException):
