@@ -6,6 +6,8 @@ integers) to the unit crop, whose corners (0, 0) and (1, 1) are edges, not centr
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
@@ -58,11 +60,10 @@ def _sample(picture: np.ndarray, crop_from_photo: np.ndarray, size: int, mirrore
     corners = transform(photo_from_crop, np.array([[0.0, 0.0], [1, 0], [1, 1], [0, 1]]))
 
     shrink = max(1.0, side / (CROP_OVERSAMPLING * size))
-    reach = TAPS * shrink
-    low, high = np.floor(corners.min(0) - reach).astype(int), np.ceil(corners.max(0) + reach).astype(int) + 1
-    x1, y1 = (min(max(edge, 0), limit - 1) for edge, limit in zip(low.tolist(), (width, height), strict=True))
-    x2, y2 = (min(max(edge, 1), limit) for edge, limit in zip(high.tolist(), (width, height), strict=True))
-    x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
+    (left, top), (right, bottom) = _bounds(corners, TAPS * shrink)
+    right, bottom = right + 1, bottom + 1
+    x1, y1 = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
+    x2, y2 = max(min(right, width), x1 + 1), max(min(bottom, height), y1 + 1)
 
     region = picture[y1:y2, x1:x2]
     if shrink > 1:
@@ -70,9 +71,9 @@ def _sample(picture: np.ndarray, crop_from_photo: np.ndarray, size: int, mirrore
     scale = np.array([region.shape[1] / (x2 - x1), region.shape[0] / (y2 - y1)])
     origin = np.array([x1, y1]) - 0.5  # the region's top left corner, an edge
 
-    outside = np.array([x1 - low[0], y1 - low[1], high[0] - x2, high[1] - y2])  # left, top, right, bottom; px
-    reads_outside = bool((outside > 0).any())
+    reads_outside = left < x1 or top < y1 or right > x2 or bottom > y2
     if mirrored and reads_outside:
+        outside = np.array([x1 - left, y1 - top, right - x2, bottom - y2])  # px
         beyond = np.array([*-corners.min(0), *(corners.max(0) - (width - 1, height - 1))])
         pads = np.ceil(np.maximum(outside, 0) * np.tile(scale, 2)).astype(int)
         fades = np.maximum(beyond + FADE_MARGIN * side, FADE_WIDTH * side) * np.tile(scale, 2)
@@ -80,9 +81,10 @@ def _sample(picture: np.ndarray, crop_from_photo: np.ndarray, size: int, mirrore
         origin = origin - pads[:2] / scale
 
     # unit crop -> photo -> region's edges -> grid_sample's [-1, 1]
-    to_grid = np.diag([*(2 * scale / (region.shape[1], region.shape[0])), 1.0])
-    to_grid[:2, 2] = -1 - to_grid[[0, 1], [0, 1]] * origin
-    grid = _grid(to_grid @ photo_from_crop, (np.arange(size) + 0.5) / size, (np.arange(size) + 0.5) / size)
+    x_step, y_step = 2 * scale / (region.shape[1], region.shape[0])
+    to_grid = np.array([[x_step, 0, -1 - x_step * origin[0]], [0, y_step, -1 - y_step * origin[1]], [0, 0, 1]])
+    middles = (np.arange(size) + 0.5) / size
+    grid = _grid(to_grid @ photo_from_crop, middles, middles)
     padding = "border" if reads_outside and not mirrored else "zeros"  # zeros nobody reads take a fifth less time
     sampled = grid_sample(_planes(region), grid, mode="bicubic", padding_mode=padding, align_corners=False)
     return sampled[0].div_(127.5).sub_(1).clamp_(-1, 1)
@@ -153,7 +155,7 @@ def paste_face(
     x1, y1, x2, y2 = bounds
 
     side = crop_side_px(crop_from_photo)
-    fine_enough = int(np.ceil(PASTE_OVERSAMPLING * side))
+    fine_enough = math.ceil(PASTE_OVERSAMPLING * side)
     if crop.shape[-1] > fine_enough:
         source = _planes(resize(from_tensor(crop), fine_enough, fine_enough))
     else:
@@ -204,14 +206,21 @@ def _changed(frame: np.ndarray, crop: Tensor, crop_from_photo: np.ndarray) -> Te
 
 def _region_under(unit_mask: np.ndarray, photo_from_crop: np.ndarray, shape: tuple) -> tuple[int, int, int, int] | None:
     """The frame's pixels (x1, y1, x2, y2) that the mask can reach; None where it reaches none."""
-    rows, columns = np.flatnonzero(unit_mask.any(1)), np.flatnonzero(unit_mask.any(0))
+    (rows,), (columns,) = unit_mask.any(1).nonzero(), unit_mask.any(0).nonzero()
     if not len(rows):
         return None
-    (left, right), (top, bottom) = (np.array([on[0] - 1, on[-1] + 2]) / MASK_SIZE for on in (columns, rows))
-    corners = transform(photo_from_crop, np.array([[left, top], [right, top], [right, bottom], [left, bottom]]))
-    x1, y1 = np.maximum(np.floor(corners.min(0)), 0).astype(int)
-    x2, y2 = np.minimum(np.ceil(corners.max(0)) + 1, (shape[1], shape[0])).astype(int)
-    return (int(x1), int(y1), int(x2), int(y2)) if x1 < x2 and y1 < y2 else None
+    left, right, top, bottom = columns[0] - 1, columns[-1] + 2, rows[0] - 1, rows[-1] + 2
+    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]]) / MASK_SIZE
+    (left, top), (right, bottom) = _bounds(transform(photo_from_crop, corners))
+    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(right + 1, shape[1]), min(bottom + 1, shape[0])
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def _bounds(points: np.ndarray, margin: float = 0.0) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The lowest and the highest whole (x, y) around all points and a margin."""
+    x, y = points.T.tolist()  # of a few points, that is faster than by numpy
+    low = math.floor(min(x) - margin), math.floor(min(y) - margin)
+    return low, (math.ceil(max(x) + margin), math.ceil(max(y) + margin))
 
 
 def _grid(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> Tensor:
