@@ -146,10 +146,10 @@ def paste_face(
     Pixels outside the mask keep their very bytes. With `in_place` the given array is changed. A crop much finer than
     the frame is antialiased. Raises UsageError for an unknown mask.
     """
-    frame = np.require(frame, requirements=["W"]) if in_place else frame.copy()
-    crop_from_photo, photo_from_crop = face.crop_from_photo, face.photo_from_crop
+    frame = frame if in_place and frame.flags.writeable else frame.copy()
+    crop_from_photo = face.crop_from_photo
     unit_mask = draw_mask(mask, transform(crop_from_photo, face.points.astype(np.float64)))
-    bounds = _region_under(unit_mask, photo_from_crop, frame.shape)
+    bounds = _region_under(unit_mask, np.linalg.inv(crop_from_photo), frame.shape)
     if bounds is None or opacity <= 0:
         return frame
     x1, y1, x2, y2 = bounds
