@@ -699,7 +699,9 @@ def test_killed_it_goes_on(style):
     process.kill()
     process.communicate(timeout=60)
     assert not Path("stylized/a.mp4").exists()
-    assert start(style, *options, "--resume", nap=0).wait(280) == 0
+    again = start(style, *options, "--resume", nap=0)
+    said, errors = again.communicate(timeout=280)
+    assert again.returncode == 0, said[-2000:] + errors
     assert same_film("stylized/a.mp4", "whole/a.mp4") and packets_of("stylized/a.mp4") == packets_of("a.mp4")
 
 
