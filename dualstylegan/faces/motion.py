@@ -140,8 +140,8 @@ def _grid(level: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Picture:
-    """The brightness of a frame from `low` to `high` (x, y), as coarse as a level's grid, whose points are `spacing` *
-    `level` px apart. Each of its own pixels spans half of that to all of it."""
+    """The brightness of a frame in a box, as coarse as a level's grid, whose points are `spacing` * `level` px apart.
+    Each of its own pixels spans half of that to all of it."""
 
     def __init__(self, frame: np.ndarray, box: Box, spacing: float, level: int):
         self._box, self._spacing, self._level = box, spacing, level
