@@ -475,6 +475,9 @@ def parts_folder(path: Path) -> Path:
     return path.with_name(f".dsg-parts-{path.name}")
 
 
+PARTS = "[0-9]*-*.part"  # not what a killed run was still writing: its name begins with a dot
+
+
 class Parts:
     """Encoded pictures in a hidden folder beside the result, a file for every PART_FRAMES frames.
 
@@ -505,11 +508,11 @@ class Parts:
         except (OSError, ValueError, KeyError):
             said = None
         if said != self._settings:
-            self.fresh = not any(self.folder.glob("*.part"))
+            self.fresh = not any(self.folder.glob(PARTS))
             shutil.rmtree(self.folder, ignore_errors=True)
             return
         self.shift, self.first_s = shift, first_s
-        for file in sorted(self.folder.glob("*.part")):
+        for file in sorted(self.folder.glob(PARTS)):
             first, count = (int(number) for number in file.stem.split("-"))
             if first == self.done and self._is_whole(file, count):
                 self._files.append(file)
