@@ -17,7 +17,7 @@ from dualstylegan.errors import UsageError
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.stylegan2 import Discriminator
 from dualstylegan.recipe import Destylize, Finetune, Pretrain, PretrainPhase, Refine, Samplers, Transfer, load_recipe
-from dualstylegan.training import losses
+from dualstylegan.training import critic, losses
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.augment import AdaptiveAugmentation
 from dualstylegan.training.data import Portraits
@@ -244,6 +244,20 @@ def test_the_critic_learns_from_the_generators_pictures_and_pulls_them_to_the_po
     assert np.mean(told[-5:]) < np.mean(told[:5]) and np.mean(fooled[-5:]) > np.mean(fooled[:5])
     assert any(not torch.equal(before[name], now) for name, now in stage.critic.state_dict().items())
     assert "critic" in stage.state() and "critic" not in transfer_stage(portraits).state()
+
+
+def test_the_critic_sees_the_face_from_near_too(monkeypatch):
+    monkeypatch.setattr(critic, "jitter", lambda images, *_: images)
+    far_off, within = torch.zeros(2, 3, SIZE, SIZE), torch.zeros(2, 3, SIZE, SIZE)
+    far_off[..., : SIZE // 5, :] = 1
+    within[..., SIZE // 2, SIZE // 2] = 1
+    pictures = lambda images, layers: dict.fromkeys(layers, images)  # noqa: E731
+    for images, larger in ((far_off, 0), (within, 4)):
+        looks = critic.look(images, pictures)
+        assert list(looks) == ["relu3_1", "relu4_1", "relu5_1", "face_relu3_1", "face_relu4_1", "face_relu5_1"]
+        whole, near = looks["relu3_1"], looks["face_relu3_1"]
+        assert torch.equal(whole, images) and near.shape == images.shape
+        assert near.sum().item() == pytest.approx(larger * images.sum().item(), rel=0.01)  # twice as large
 
 
 def test_muon_trains_the_extrinsic_path_and_only_without_path_lengths(portraits):

@@ -6,11 +6,11 @@ small heads on its frozen features tell styles apart after a few hundred small b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import interpolate, relu
 from torch.nn.utils.parametrizations import spectral_norm
 
 from dualstylegan.training.augment import jitter
@@ -20,30 +20,46 @@ WIDTH = 64
 JITTER = 0.05  # with so few portraits, heads that saw them still would learn them by heart
 
 
-class FeatureCritic(nn.Module):
-    """A head of three convolutions on each of LAYERS, spectrally normalised. Hinge losses."""
+FACE_TOP, FACE_LEFT, FACE_SIDE = 0.32, 0.25, 0.5  # brows to mouth in an aligned crop
 
-    def __init__(self, channels: Mapping[str, int]):
-        """`channels` of each layer's features."""
+
+class FeatureCritic(nn.Module):
+    """A head of three convolutions on each of the looks of `look`, spectrally normalised. Hinge losses."""
+
+    def __init__(self, looks: Mapping[str, Tensor]):
+        """`looks`: such as `look` gives; only their channels matter."""
         super().__init__()
-        self.heads = nn.ModuleDict({layer: _head(channels[layer]) for layer in LAYERS})
+        self.heads = nn.ModuleDict({name: _head(features.shape[1]) for name, features in looks.items()})
 
     def tell_apart(self, real: Mapping[str, Tensor], fake: Mapping[str, Tensor]) -> Tensor:
-        """The critic's own loss, a scalar; every layer counts alike."""
-        pairs = [(head(real[layer]), head(fake[layer])) for layer, head in self.heads.items()]
+        """The critic's own loss, a scalar; every look counts alike."""
+        pairs = [(head(real[name]), head(fake[name])) for name, head in self.heads.items()]
         terms = [relu(1 - of_real).mean() + relu(1 + of_fake).mean() for of_real, of_fake in pairs]
         return torch.stack(terms).mean()
 
     def fool(self, fake: Mapping[str, Tensor]) -> Tensor:
         """The generator's loss, a scalar."""
-        return -torch.stack([head(fake[layer]).mean() for layer, head in self.heads.items()]).mean()
+        return -torch.stack([head(fake[name]).mean() for name, head in self.heads.items()]).mean()
 
 
-def seen_by_critic(images: Tensor) -> Tensor:
-    """Images (B, 3, S, S), each a little turned, scaled and moved, half of them mirrored."""
-    mirrored = torch.rand(len(images), 1, 1, 1).to(images.device) < 0.5
-    moved = jitter(images, JITTER, images.shape[-1])
-    return torch.where(mirrored, moved.flip(3), moved)
+def look(images: Tensor, features: Callable[[Tensor, tuple[str, ...]], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What the critic sees of images (B, 3, S, S), by the perception's `features`: LAYERS of the picture and, as
+    `face_LAYER`, of the face from near, without which an eye is two numbers wide and may be anything.
+
+    Each picture is first a little turned, scaled and moved. None is mirrored: where all results had the same eye faint,
+    half of them mirrored looked like portraits lit from either side.
+    """
+    seen = jitter(images, JITTER, images.shape[-1])
+    near = {f"face_{layer}": found for layer, found in features(_face(seen), LAYERS).items()}
+    return {**features(seen, LAYERS), **near}
+
+
+def _face(images: Tensor) -> Tensor:
+    """The middle of the faces in aligned crops (B, 3, S, S), as large as the crops."""
+    size = images.shape[-1]
+    top, left, side = (round(share * size) for share in (FACE_TOP, FACE_LEFT, FACE_SIDE))
+    near = images[..., top : top + side, left : left + side]
+    return interpolate(near, size=(size, size), mode="bilinear", align_corners=False)
 
 
 def _head(channels: int) -> nn.Sequential:

@@ -73,8 +73,8 @@ class TransferStage(ExtrinsicStage):
         self.portraits, self.faces, self.perception = portraits, faces, perception
         optimizers = [self.optimizer, adversary.optimizer]
         if settings.projected:
-            probe = perception.features(torch.zeros(1, 3, model.size, model.size, device=self.device), critic.LAYERS)
-            self.critic = critic.FeatureCritic({layer: found.shape[1] for layer, found in probe.items()})
+            probe = torch.zeros(1, 3, model.size, model.size, device=self.device)
+            self.critic = critic.FeatureCritic(critic.look(probe, perception.features))
             self.critic.requires_grad_(False).to(self.device)
             self.critic_optimizer = adam(list(self.critic.parameters()), settings.lr)
             self.critic_saw: list[Features] = []  # of the generator's pictures in this step
@@ -100,13 +100,12 @@ class TransferStage(ExtrinsicStage):
     def _draw_seen(self, step: int) -> Batch:
         """What the generator just made, as the critic saw it, and as many portraits."""
         seen, self.critic_saw = self.critic_saw, []
-        return {layer: torch.cat([part[layer] for part in seen]) for layer in critic.LAYERS} | {
-            "real": self.portraits.next(self.per_process)
-        }
+        looks = {name: torch.cat([part[name] for part in seen]) for name in seen[0]}
+        return looks | {"real": self.portraits.next(self.per_process)}
 
     def _criticize(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
-            real = self.perception.features(critic.seen_by_critic(batch["real"]), critic.LAYERS)
+            real = critic.look(batch["real"], self.perception.features)
         return {"critic": self.critic.tell_apart(real, batch)}
 
     def _draw(self, step: int) -> Batch:
@@ -146,8 +145,8 @@ class TransferStage(ExtrinsicStage):
 
         terms = {"adversarial": settings.adversarial * self.adversary.fool(images)}
         if settings.projected:
-            looks = self.perception.features(critic.seen_by_critic(images), critic.LAYERS)
-            self.critic_saw.append({layer: look.detach() for layer, look in looks.items()})
+            looks = critic.look(images, self.perception.features)
+            self.critic_saw.append({name: found.detach() for name, found in looks.items()})
             terms["projected"] = settings.projected * self.critic.fool(looks)
         if batch["pairs"]:
             perceptual = perceptual_loss(features, wanted, settings.perceptual_layers).mean()

@@ -136,6 +136,8 @@ def style_goals(readable: bool, grey: bool, big_eyes: bool) -> tuple[Goal, ...]:
     by_color = Goal("color_near", "given exemplar among the nearest 10 % by colour", percent=True)
     by_texture = Goal("texture_near", "given exemplar among the nearest 10 % by texture", percent=True)
     identity = Goal("identity_first", "identity net finds the right photo of 64 first", percent=True)
+    near = Goal("structure_nearer", "structure 0 -> 1: pictures nearer to the exemplar", percent=True)
+    near_by_texture = Goal("structure_texture", "structure 0 -> 1: nearer to the exemplar by texture", percent=True)
     eyes = Goal("eyes_grow", "structure 0 -> 1: the eyes' area grows by the factor")
     return (
         Goal("kid_ratio", "KID to the style's portraits, of that of the photos", at_most=0.5),
@@ -145,8 +147,10 @@ def style_goals(readable: bool, grey: bool, big_eyes: bool) -> tuple[Goal, ...]:
         Goal("shape_first", "landmarks find the right photo of 64 first", at_least=0.10, percent=True),
         Goal("shape_first_centred", "  the same, each set about its own mean shape", percent=True),
         Goal("yaw", "head yaw, correlation with the photo's", at_least=0.5),
-        Goal("structure_nearer", "structure 0 -> 1: pictures nearer to the exemplar", at_least=0.9, percent=True),
+        _at_least(near_by_texture if grey else near, 0.9),
+        near if grey else near_by_texture,
         Goal("structure_way", "  by this share of their perceptual distance", percent=True),
+        Goal("structure_shape", "structure 0 -> 1: nearer to the exemplar by landmarks", percent=True),
         _at_least(eyes, 1.1) if big_eyes else eyes,
         Goal("eyes_way", "  share of the way of the eyes' pixels to the exemplar's", percent=True),
         Goal("blend_step", "largest of 8 steps of a blend, of the whole way", at_most=0.25),
@@ -459,11 +463,18 @@ def judge_structure(drawer: StyleOnPhotos, judge: StyleJudge, pairs: Pairs) -> F
     """What the structure weight does between 0 and 1."""
     none, full = (drawer.draw(pairs.photo, pairs.exemplar, structure=weight) for weight in (0.0, 1.0))
     exemplars = judge.portraits[pairs.exemplar]
-    before, after = judge.judges.apart(none, exemplars), judge.judges.apart(full, exemplars)
-    eyes = [eye_area(judge.judges.points(images)).mean() for images in (none, full)]
+    before, after = (judge.judges.apart(images, exemplars) for images in (none, full))
+    textures = [judge.judges.textures(images, judge.mask) for images in (none, full)]
+    coarser, finer = (np.linalg.norm(found - judge.textures[pairs.exemplar], axis=1) for found in textures)
+    points, mean = [judge.judges.points(images) for images in (none, full)], judge.seen.points.mean(0)
+    aim = shapes(judge.judges.points(judge.portraits), mean)[pairs.exemplar]
+    off, less_off = (np.linalg.norm(shapes(found, mean) - aim, axis=1) for found in points)
+    eyes = [eye_area(found).mean() for found in points]
     return {
         "structure_nearer": float((after < before).mean()),
+        "structure_texture": float((finer < coarser).mean()),
         "structure_way": float(1 - after.mean() / before.mean()),
+        "structure_shape": float((less_off < off).mean()),
         "eyes_grow": float(eyes[1] / eyes[0]),
         "eyes_way": float(way_gone(full, none, exemplars, eye_regions(drawer.size)).mean()),
     }
