@@ -46,8 +46,8 @@ def look(images: Tensor, features: Callable[[Tensor, tuple[str, ...]], Mapping[s
     """What the critic sees of images (B, 3, S, S), by the perception's `features`: LAYERS of the picture and, as
     `face_LAYER`, of the face from near, without which an eye is two numbers wide and may be anything.
 
-    Each picture is first a little turned, scaled and moved. None is mirrored: where all results had the same eye faint,
-    half of them mirrored looked like portraits lit from either side.
+    Each picture is first a little turned, scaled and moved. None is mirrored: results that all have the same eye faint
+    would look, half of them mirrored, like portraits lit from either side.
     """
     seen = jitter(images, JITTER, images.shape[-1])
     near = {f"face_{layer}": found for layer, found in features(_face(seen), LAYERS).items()}
