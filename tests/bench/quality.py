@@ -21,7 +21,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -638,10 +638,10 @@ def _write(path: Path, sheet: np.ndarray) -> None:
 # -------------------------------------------------------------------------------------------------- the limited case
 
 
-def measure_limited(styles: Sequence[Style], photos: Photos, folder: Path | None, each: int) -> list[Figures]:
+def measure_limited(styles: Mapping[str, Style], photos: Photos, folder: Path | None, each: int) -> list[Figures]:
     """How much of the photos styles of few portraits keep: the same pairs in each, seen by three judges."""
     judges, kept, drawn = photos.judges, [], []
-    for style in styles:
+    for style in styles.values():
         drawer = StyleOnPhotos(style, photos)
         seen = photos.at(drawer.size)
         pairs = Pairs.random(len(photos), len(style.bank), each)
@@ -670,7 +670,7 @@ def measure_limited(styles: Sequence[Style], photos: Photos, folder: Path | None
             ]
             for i in some
         ]
-        labels = ["photo", "exemplar", *(style.name for style in styles)]
+        labels = ["photo", "exemplar", *styles]
         _write(folder / "limited.png", strip(*_in_two(rows), labels=labels * 2, height_px=144))
     return kept
 
@@ -797,11 +797,11 @@ def run(asked: argparse.Namespace) -> None:
         if asked.sheets:
             write_style_sheets(asked.sheets, result)
     if asked.limited:
-        both = [load_style(where, wplus=False, thumbnails=True) for where in asked.limited]
+        both = {Path(where).name: load_style(where, wplus=False, thumbnails=True) for where in asked.limited}
         figures = measure_limited(both, photos, asked.sheets, each)
-        columns = dict(zip(asked.limited, figures, strict=True))
+        columns = dict(zip(both, figures, strict=True))
         print_table("styles of few portraits: what is kept of the photo", LIMITED, columns, judged=())
-        print(f"{asked.limited[0]} keeps more of the photo by {', '.join(keeps_more(*figures)) or 'nobody'}")
+        print(f"{next(iter(both))} keeps more of the photo by {', '.join(keeps_more(*figures)) or 'nobody'}")
         kept["limited"] = columns
 
     print("\nThe identity net and MobileNetV2 also trained these models; landmarks and Lab colours trained nothing.")
