@@ -251,7 +251,7 @@ def test_the_notice_keeps_what_stood_before_our_models(package):
     notice = (package / "NOTICE").read_text()
     assert notice.startswith("Networks by others\n")
     assert notice.count("Models trained by this project") == 1
-    assert "Johan Melin" in " ".join(notice.split())
+    assert "Jeremy Scheff" in " ".join(notice.split())
 
 
 @pytest.mark.parametrize("name", ["mini", "painting", "toon", "engraving"])

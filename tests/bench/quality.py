@@ -77,6 +77,7 @@ KID_LAYER = "relu5_1"  # the expansion of MobileNetV2's block 11, stride 16, mea
 TEXTURE_LAYERS = ("relu1_1", "relu2_1")  # its stem and the expansion of block 2: lines of a few pixels
 NEARLY_GREY = 8  # mean chroma in Lab below which a style's portraits are told apart by texture, not by colour
 READABLE = 0.9  # share of a style's portraits in which a face is found from which on identity must survive, too
+CARTOONS = ("toon",)  # styles of which no likeness is asked: detectors read these heads, identity is only looked at
 BIG_EYES = 1.25  # how much larger a style's eyes are than the photos', from which on they must grow
 STRUCTURE = (0.0, 0.25, 0.5, 0.75, 1.0)
 BLEND_STEPS, BLENDS = 9, 16
@@ -425,14 +426,14 @@ class Claims:
 class StyleJudge:
     """What is known of a style before anything is drawn: its portraits as judges see them, and its goals."""
 
-    def __init__(self, portraits: Tensor, seen: Seen, judges: Judges, mask: Tensor):
-        """`mask` (S, S): where colours and textures are compared."""
+    def __init__(self, portraits: Tensor, seen: Seen, judges: Judges, mask: Tensor, likeness: bool = True):
+        """`mask` (S, S): where colours and textures are compared. `likeness`: is one asked, where faces are found?"""
         self.portraits, self.seen, self.judges, self.mask = portraits, seen, judges, mask
         self.pooled = judges.pooled(portraits)
         self.colors = color_statistics(portraits, mask)
         self.textures = judges.textures(portraits, mask)
         self.kid_of_photos = kernel_distance(seen.pooled, self.pooled)
-        self.readable = judges.found(portraits[:64]) >= READABLE
+        self.readable = likeness and judges.found(portraits[:64]) >= READABLE
         self.grey = chroma(portraits, mask) < NEARLY_GREY
         self.eyes = eye_area(judges.points(portraits)).mean() / eye_area(seen.points).mean()
         self.goals = style_goals(self.readable, self.grey, self.eyes >= BIG_EYES)
@@ -531,7 +532,7 @@ def measure_style(style: Style, photos: Photos, runs: Path, each: int) -> StyleR
     drawer = StyleOnPhotos(style, photos)
     judges, seen = photos.judges, photos.at(drawer.size)
     mask = mask_at(style.header.get("mask", "head"), seen.points.mean(0), drawer.size)
-    judge = StyleJudge(drawer.portraits, seen, judges, mask)
+    judge = StyleJudge(drawer.portraits, seen, judges, mask, likeness=style.name not in CARTOONS)
     pairs = Pairs.random(len(photos), len(style.bank), each)
 
     each_pair = np.arange(len(pairs))
