@@ -262,6 +262,13 @@ def test_a_photo_in_the_exemplars_colors_meets_every_goal(judge):
     assert quality.missed(judge.goals, judge.judge(claims, pairs)) == []
 
 
+def test_of_cartoons_no_likeness_is_asked(judge):
+    judge, *_ = judge
+    cartoons = quality.StyleJudge(judge.portraits, judge.seen, DrawnJudges, judge.mask, likeness=False)
+    demanded = [{goal.key for goal in one.goals if goal.wanted} for one in (judge, cartoons)]
+    assert demanded[0] - demanded[1] == {"identity_first"}
+
+
 def test_the_exemplar_unchanged_misses_who_it_is(judge):
     judge, pairs, *_ = judge
     figures = judge.judge(quality.Claims(judge.portraits, pairs.exemplar), pairs)
