@@ -83,7 +83,7 @@ def sample(
     if blend is not None and fix:
         raise UsageError("--blend keeps the content fixed and moves the style; leave out --fix.")
 
-    from dualstylegan.codes import parse_weights
+    from dualstylegan.models.codes import parse_weights
     from dualstylegan.sample import Sampling, sample_blend, sample_portraits
 
     sampling = Sampling(

@@ -92,7 +92,7 @@ def stylize(
     between processes.
     """
     from dsgcli.report import show
-    from dualstylegan.codes import parse_weights
+    from dualstylegan.models.codes import parse_weights
     from dualstylegan.stylize import FilmOptions, stylize_files
 
     wishes = {"detect_every": detect_every, "smooth": smooth}

@@ -20,7 +20,7 @@ from dualstylegan.faces.faces_json import entry_of, faces_of, read_entries, read
 from dualstylegan.faces.find import Detector, make_detector
 from dualstylegan.media.images import Picture, from_tensor, read_picture, write_picture
 from dualstylegan.media.paths import Source, expand_inputs, is_complete, output_folder
-from dualstylegan.media.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
+from dualstylegan.runtime.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
 
 VERB = "align"
 FACES = ("all", "largest")

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualstylegan import zoo
-from dualstylegan.bundle import base_of, load_style, read_header
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
+from dualstylegan.models import zoo
+from dualstylegan.models.bundle import base_of, load_style, read_header
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Destylize, Recipe, build_recipe
 from dualstylegan.training import losses

@@ -16,21 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualstylegan.bundle import Style, load_style, save_style
-from dualstylegan.codes import StyleBank
 from dualstylegan.errors import TrainingError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.images import from_tensor, write_picture
 from dualstylegan.media.sheets import strip
+from dualstylegan.models.bundle import Style, load_style, save_style
+from dualstylegan.models.codes import StyleBank
 from dualstylegan.networks.dualstyle import STRUCTURE_ROWS, DualStyleGAN
 from dualstylegan.recipe import Data, Refine
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training import losses
 from dualstylegan.training.data import prepare_portraits
 from dualstylegan.training.fitting import fit_portraits
 from dualstylegan.training.optimize import frozen, optimize_rows, portrait_noise
 from dualstylegan.training.perception import Perception, load_perception
 from dualstylegan.training.portraits import Portrait, load_portrait, preview
-from dualstylegan.training.processes import Processes
 from dualstylegan.training.results import PortraitResults, fingerprint, network_fingerprint, share
 from dualstylegan.training.run import RunFolder
 

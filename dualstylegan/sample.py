@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualstylegan.bundle import Style, load_style
-from dualstylegan.codes import extrinsic_code, parse_style
 from dualstylegan.errors import DualStyleGANError, UsageError, did_you_mean
 from dualstylegan.events import Event
-from dualstylegan.media.clip import CLIP_SUFFIXES, write_clip
+from dualstylegan.media.film.clip import CLIP_SUFFIXES, write_clip
 from dualstylegan.media.images import from_tensor, write_picture
 from dualstylegan.media.paths import kind_of
 from dualstylegan.media.sheets import PAPER, contact_sheet
-from dualstylegan.stylizer import choose_weights, default_batch, is_out_of_memory, pick_device, pick_precision
+from dualstylegan.models.bundle import Style, load_style
+from dualstylegan.models.codes import extrinsic_code, parse_style
+from dualstylegan.stylizing.stylizer import choose_weights, default_batch, is_out_of_memory, pick_device, pick_precision
 from dualstylegan.training.optimize import portrait_seed
 from dualstylegan.training.samplers import PARTS, part_of
 

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dualstylegan import zoo
-from dualstylegan.bundle import Style, load_style, read_header, read_thumbnails
-from dualstylegan.codes import StyleBank, fit_weights
-from dualstylegan.convert import import_style, pull_style
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.paths import atomic_output
 from dualstylegan.media.sheets import contact_sheet
+from dualstylegan.models import zoo
+from dualstylegan.models.bundle import Style, load_style, read_header, read_thumbnails
+from dualstylegan.models.codes import StyleBank, fit_weights
+from dualstylegan.models.convert import import_style, pull_style
 
 VERB = "styles"
 FACE_SEED = 7  # the face all exemplars of a style without thumbnails are shown on

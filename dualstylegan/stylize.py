@@ -1,7 +1,7 @@
 """`stylize`: pictures and films in, the same out with every face restyled in place.
 
 Pictures are decoded ahead and written behind in threads; in between, faces are batched across pictures. Films come
-after them, one by one, each through a line of threads of its own (films.py).
+after them, one by one, each through a line of threads of its own (stylizing).
 """
 
 from __future__ import annotations
@@ -22,16 +22,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dualstylegan import zoo
-from dualstylegan.codes import parse_style
-from dualstylegan.convert import pull_style
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event, Kind
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face
 from dualstylegan.faces.faces_json import faces_of, read_faces_json
-from dualstylegan.films import FilmOptions, FilmReport, restyle_film
 from dualstylegan.media.detect import FRAME_SUFFIXES, numbered_pictures
+from dualstylegan.media.film.video import check_encoding, film_suffix, is_film
 from dualstylegan.media.images import Picture, check_format, from_tensor, read_picture, write_picture
 from dualstylegan.media.paths import (
     Source,
@@ -42,11 +39,14 @@ from dualstylegan.media.paths import (
     output_folder,
     plan_outputs,
 )
-from dualstylegan.media.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
 from dualstylegan.media.sheets import strip
-from dualstylegan.media.video import check_encoding, film_suffix, is_film
-from dualstylegan.ranks import Ranks
-from dualstylegan.stylizer import Stylizer
+from dualstylegan.models import zoo
+from dualstylegan.models.codes import parse_style
+from dualstylegan.models.convert import pull_style
+from dualstylegan.runtime.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
+from dualstylegan.runtime.ranks import Ranks
+from dualstylegan.stylizing.films import FilmOptions, FilmReport, restyle_film
+from dualstylegan.stylizing.stylizer import Stylizer
 
 __all__ = ["FilmOptions", "Stylizer", "stylize_files"]
 

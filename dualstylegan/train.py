@@ -19,19 +19,20 @@ from typing import Any
 
 import torch
 
-from dualstylegan.bundle import Base, CodePrior, GaussianPrior, Style, load_base, save_base, save_style
-from dualstylegan.codes import StyleBank, fit_weights
 from dualstylegan.destylize import destylization_grid, destylize_portraits, read_codes
 from dualstylegan.errors import TrainingError, UsageError, did_you_mean
 from dualstylegan.events import Event
 from dualstylegan.media.images import read_picture, write_picture
+from dualstylegan.models.bundle import Base, CodePrior, GaussianPrior, Style, load_base, save_base, save_style
+from dualstylegan.models.codes import StyleBank, fit_weights
+from dualstylegan.models.stage_two import StageTwo, moments_by_name
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
 from dualstylegan.recipe import Adversarial, BaseTraining, Recipe, dump_recipe, resolve_batch
 from dualstylegan.refine import read_distances, read_refined, refine_codes, refinement_grid
-from dualstylegan.stage_two import StageTwo, moments_by_name
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.augment import AdaptiveAugmentation
 from dualstylegan.training.base import SHOWN, BaseStage, grow, photo_codes
@@ -41,7 +42,6 @@ from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Pace, Stage, seed_for, train_stage
 from dualstylegan.training.perception import LAYERS, Perception, load_perception
 from dualstylegan.training.portraits import Portrait
-from dualstylegan.training.processes import Processes
 from dualstylegan.training.run import RandomState, RunFolder, sweep
 from dualstylegan.training.samplers import covered_exemplars, part_of, train_samplers
 from dualstylegan.training.structure import StructureStage

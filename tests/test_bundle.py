@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dualstylegan import bundle, zoo
-from dualstylegan.bundle import (
+from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
+from dualstylegan.models import bundle, zoo
+from dualstylegan.models.bundle import (
     Base,
     CodePrior,
     GaussianPrior,
@@ -27,13 +28,12 @@ from dualstylegan.bundle import (
     save_style,
     write_bundle,
 )
-from dualstylegan.codes import StyleBank
-from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
+from dualstylegan.models.codes import StyleBank
+from dualstylegan.models.stage_two import StageTwo
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
-from dualstylegan.stage_two import StageTwo
 
 CHANNELS = {4: 8, 8: 8, 16: 8, 32: 8}
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dualstylegan.codes import (
+from dualstylegan.errors import UsageError
+from dualstylegan.models.codes import (
     StyleBank,
     blend,
     extrinsic_code,
@@ -12,7 +13,6 @@ from dualstylegan.codes import (
     parse_weights,
     row_weights,
 )
-from dualstylegan.errors import UsageError
 
 NAMES = ("b.jpg", "a.jpg", "03.png", "face a+b.jpg")
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from tiny_release import DIM, NAMES, ROWS, tiny_release
 
-from dualstylegan import convert, zoo
-from dualstylegan.bundle import load_base, load_style, read_header, save_style
-from dualstylegan.convert import import_style, pull_base, pull_style
 from dualstylegan.errors import DownloadError, OfflineError, UsageError
+from dualstylegan.models import convert, zoo
+from dualstylegan.models.bundle import load_base, load_style, read_header, save_style
+from dualstylegan.models.convert import import_style, pull_base, pull_style
+from dualstylegan.models.stage_two import StageTwo
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator
-from dualstylegan.stage_two import StageTwo
 
 
 @pytest.fixture(autouse=True)
@@ -281,7 +281,7 @@ def test_a_folder_of_the_official_size_becomes_a_style(tmp_path, shared, monkeyp
     import subprocess
     import sys
 
-    from dualstylegan.official import load_encoder, load_generator
+    from dualstylegan.models.official import load_encoder, load_generator
 
     monkeypatch.setattr(convert, "load_encoder", load_encoder)
     script = shared / "parity" / "make_checkpoint.py"

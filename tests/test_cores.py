@@ -6,7 +6,7 @@ import threading
 
 import torch
 
-from dualstylegan.cores import use_cores
+from dualstylegan.runtime.cores import use_cores
 
 
 def test_a_thread_keeps_its_cores_when_others_are_given_more():

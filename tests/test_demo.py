@@ -11,7 +11,7 @@ from conftest import ROOT
 from PIL import Image
 
 from dualstylegan.faces.find import EmbeddedDetector
-from dualstylegan.media.video import open_film
+from dualstylegan.media.film.video import open_film
 
 sys.path.insert(0, str(ROOT / "tests" / "tools"))
 

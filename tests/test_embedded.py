@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors import safe_open
 from tiny_style import tiny_style
 
-from dualstylegan import zoo
-from dualstylegan.bundle import load_base, load_style, read_header, save_base, save_style
 from dualstylegan.errors import DualStyleGANError
+from dualstylegan.models import zoo
+from dualstylegan.models.bundle import load_base, load_style, read_header, save_base, save_style
+from dualstylegan.models.stage_two import StageTwo
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.stylegan2 import Discriminator
-from dualstylegan.stage_two import StageTwo
-from dualstylegan.stylizer import Stylizer
+from dualstylegan.stylizing.stylizer import Stylizer
 
 sys.path.insert(0, str(ROOT / "tests" / "tools"))
 

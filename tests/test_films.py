@@ -20,17 +20,17 @@ from PIL import Image
 from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, tiny_style
 
 from dsgcli.main import main
-from dualstylegan import films
 from dualstylegan import stylize as stylize_module
-from dualstylegan import stylizer as stylizer_module
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
-from dualstylegan.films import FilmOptions, restyle_film
-from dualstylegan.media import mux
-from dualstylegan.media.stages import QUEUE_ITEMS, Line
-from dualstylegan.ranks import Ranks
+from dualstylegan.media.film import mux
+from dualstylegan.runtime.ranks import Ranks
+from dualstylegan.runtime.stages import QUEUE_ITEMS, Line
 from dualstylegan.stylize import stylize_files
-from dualstylegan.stylizer import Stylizer
+from dualstylegan.stylizing import films
+from dualstylegan.stylizing import stylizer as stylizer_module
+from dualstylegan.stylizing.films import FilmOptions, restyle_film
+from dualstylegan.stylizing.stylizer import Stylizer
 
 __all__ = ["one_core"]
 
@@ -414,7 +414,7 @@ def test_leaving_early_leaves_no_thread_and_no_file(style):
 
 
 def test_a_slow_writer_holds_back_the_decoder(style, monkeypatch):
-    monkeypatch.setattr("dualstylegan.media.stages.QUEUE_ITEMS", 2)
+    monkeypatch.setattr("dualstylegan.runtime.stages.QUEUE_ITEMS", 2)
     face_film("a.mp4", 90)
     decoded, ahead = [0], []
     decode, write = films._Film._decode, films.FilmWriter.write
@@ -653,8 +653,8 @@ SLOW = """
 import os, sys, time
 sys.path[:0] = {path!r}
 from tiny_style import DrawnFaces
-from dualstylegan import stylizer
-from dualstylegan.media import mux
+from dualstylegan.stylizing import stylizer
+from dualstylegan.media.film import mux
 from dsgcli.main import main
 mux.PART_FRAMES = 16
 class Slow(DrawnFaces):
@@ -723,7 +723,8 @@ import os, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
 from tiny_style import DrawnFaces
-from dualstylegan import stylize, stylizer
+from dualstylegan.stylizing import stylizer
+from dualstylegan import stylize
 from dsgcli.main import main
 restyle_film = stylize.restyle_film
 def noted(source, *args, **kwargs):
@@ -765,8 +766,8 @@ MEMORY = """
 import resource, sys, threading
 sys.path[:0] = {path!r}
 from tiny_style import DrawnFaces
-from dualstylegan import films
-from dualstylegan.stylizer import Stylizer
+from dualstylegan.stylizing import films
+from dualstylegan.stylizing.stylizer import Stylizer
 stylizer = Stylizer(sys.argv[3], device="cpu", detector=DrawnFaces())
 *_, report = films.restyle_film(sys.argv[1], [(sys.argv[2], stylizer)])
 print(report.frames, report.faces, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

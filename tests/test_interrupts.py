@@ -13,10 +13,10 @@ from types import FrameType
 import pytest
 from tiny_style import one_core
 
-from dualstylegan.faces.threads import each_on_one_core
-from dualstylegan.interrupts import uninterrupted
-from dualstylegan.media.pipeline import WriteBehind, read_ahead
-from dualstylegan.media.stages import Line
+from dualstylegan.runtime.interrupts import uninterrupted
+from dualstylegan.runtime.pipeline import WriteBehind, read_ahead
+from dualstylegan.runtime.stages import Line
+from dualstylegan.runtime.threads import each_on_one_core
 from dualstylegan.training.fitting import one_per_thread
 
 __all__ = ["one_core"]

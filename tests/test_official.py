@@ -10,11 +10,7 @@ import pytest
 import torch
 
 from dualstylegan.errors import BadFileError, UnsafeFileError
-from dualstylegan.networks.dualstyle import DualStyleGAN
-from dualstylegan.networks.encoder import PSPEncoder
-from dualstylegan.networks.stylegan2 import Discriminator, Generator
-from dualstylegan.networks.vgg import VGG16Features
-from dualstylegan.official import (
+from dualstylegan.models.official import (
     DISCRIMINATOR_NAMES,
     ENCODER_NAMES,
     EXTRINSIC_NAMES,
@@ -27,6 +23,10 @@ from dualstylegan.official import (
     load_pretrained,
     load_sampler,
 )
+from dualstylegan.networks.dualstyle import DualStyleGAN
+from dualstylegan.networks.encoder import PSPEncoder
+from dualstylegan.networks.stylegan2 import Discriminator, Generator
+from dualstylegan.networks.vgg import VGG16Features
 
 NARROW = {4: 12, 8: 10, 16: 10, 32: 8, 64: 6}
 LOADERS = [load_generator, load_encoder, load_sampler, load_pretrained, load_codes]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dualstylegan.official import (
+from dualstylegan.models.official import (
     load_arcface,
     load_codes,
     load_discriminator,

@@ -14,13 +14,13 @@ import pytest
 import torch
 from tiny_training import PORTRAITS, draw_portraits, launch, write_base_recipe, write_style_recipe
 
-from dualstylegan.bundle import load_base
 from dualstylegan.destylize import read_codes
 from dualstylegan.errors import TrainingError
+from dualstylegan.models.bundle import load_base
 from dualstylegan.recipe import load_recipe
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.train import train
 from dualstylegan.training.data import read_prepared
-from dualstylegan.training.processes import Processes
 from dualstylegan.training.run import RunFolder
 
 LAUNCHER = Path(shutil.which("accelerate") or Path(sys.executable).with_name("accelerate"))

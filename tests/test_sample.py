@@ -11,9 +11,9 @@ from tiny_codes import DIM, tiny_networks
 from tiny_style import tiny_style
 
 from dsgcli.main import main
-from dualstylegan.bundle import load_style, save_style
 from dualstylegan.errors import TrainingError, UsageError
-from dualstylegan.media.clip import write_clip
+from dualstylegan.media.film.clip import write_clip
+from dualstylegan.models.bundle import load_style, save_style
 from dualstylegan.networks.baselines import mix_styles, swap_layers
 from dualstylegan.networks.dualstyle import STRUCTURE_ROWS
 from dualstylegan.networks.sampler import CodeSampler

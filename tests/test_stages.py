@@ -12,11 +12,12 @@ import torch
 from tiny_codes import DIM, SIZE, DrawnJudges, draw_portraits, tiny_networks
 from tiny_style import one_core  # noqa: F401
 
-from dualstylegan.bundle import Base
 from dualstylegan.errors import UsageError
+from dualstylegan.models.bundle import Base
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.stylegan2 import Discriminator
 from dualstylegan.recipe import Destylize, Finetune, Pretrain, PretrainPhase, Refine, Samplers, Transfer, load_recipe
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training import critic, losses
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.augment import AdaptiveAugmentation
@@ -25,7 +26,6 @@ from dualstylegan.training.finetune import FinetuneStage
 from dualstylegan.training.intrinsic import RandomFaces, encode
 from dualstylegan.training.loop import autocast_dtype, mixed_precision, only_training
 from dualstylegan.training.muon import Muon
-from dualstylegan.training.processes import Processes
 from dualstylegan.training.structure import StructureStage
 from dualstylegan.training.transfer import TransferStage
 

@@ -10,11 +10,12 @@ from tiny_release import NAMES, tiny_release
 from tiny_style import tiny_style
 
 from dsgcli.main import main
-from dualstylegan import convert, styles, zoo
-from dualstylegan.bundle import copy_bundle, load_style, save_style
-from dualstylegan.codes import StyleBank
+from dualstylegan import styles
 from dualstylegan.errors import DownloadError, UsageError
 from dualstylegan.media.sheets import contact_sheet, strip
+from dualstylegan.models import convert, zoo
+from dualstylegan.models.bundle import copy_bundle, load_style, save_style
+from dualstylegan.models.codes import StyleBank
 from dualstylegan.networks.small_encoder import SmallEncoder
 
 

@@ -17,10 +17,10 @@ from PIL import Image
 from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, tiny_style
 
 from dsgcli.main import main
-from dualstylegan import stylizer as stylizer_module
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.stylize import Stylizer, stylize_files
+from dualstylegan.stylizing import stylizer as stylizer_module
 
 __all__ = ["one_core"]
 
@@ -285,7 +285,8 @@ def test_faces_come_from_a_faces_json(style, drawn_faces):
 
 
 def test_a_style_that_must_be_fetched_is_announced_first(tmp_path, monkeypatch):
-    from dualstylegan import stylize, zoo
+    from dualstylegan import stylize
+    from dualstylegan.models import zoo
 
     home = tmp_path / "home"
     monkeypatch.setenv("DSG_HOME", str(home))
@@ -376,7 +377,7 @@ SLOW = """
 import sys, time
 sys.path[:0] = {path!r}
 from tiny_style import DrawnFaces
-from dualstylegan import stylizer
+from dualstylegan.stylizing import stylizer
 from dsgcli.main import main
 class Slow(DrawnFaces):
     def find(self, pictures):

@@ -12,20 +12,20 @@ from tiny_style import DrawnFaces, drawn_photo
 from tiny_training import PORTRAITS, draw_portraits, write_base_recipe, write_style_recipe
 
 from dsgcli.main import main
-from dualstylegan import stylizer as stylizer_module
-from dualstylegan.bundle import load_base, load_style
 from dualstylegan.errors import TrainingError, UsageError
+from dualstylegan.models.bundle import load_base, load_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
 from dualstylegan.recipe import Transfer, load_recipe
+from dualstylegan.runtime.processes import Processes
+from dualstylegan.stylizing import stylizer as stylizer_module
 from dualstylegan.train import Training, train
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.base import grow
 from dualstylegan.training.intrinsic import cross
 from dualstylegan.training.loop import Pace, Phase, adam, split, train_stage
 from dualstylegan.training.perception import load_perception
-from dualstylegan.training.processes import Processes
 from dualstylegan.training.run import RunFolder
 from dualstylegan.training.transfer import TransferStage
 
@@ -249,7 +249,7 @@ def test_a_dry_run_says_what_is_left_and_what_it_might_cost(trained, tmp_path, c
 
 def transfer_stage(batch: int, accumulation: int, folder: Path) -> TransferStage:
     """Stage III on a tiny model without D's term: the standard deviation over a batch is D's alone and is excepted."""
-    from dualstylegan.bundle import Base
+    from dualstylegan.models.bundle import Base
     from dualstylegan.training.data import Portraits
     from dualstylegan.training.intrinsic import RandomFaces
     from dualstylegan.training.portraits import Portrait

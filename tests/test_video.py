@@ -15,10 +15,10 @@ from drawn_films import draw_film, drawn_frame, frames_of, packets_of, read_deep
 from PIL import Image
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
-from dualstylegan.media import mux
+from dualstylegan.media.film import mux
+from dualstylegan.media.film.planes import planes_of
+from dualstylegan.media.film.video import FilmWriter, film_suffix, is_film, open_film
 from dualstylegan.media.paths import is_temporary
-from dualstylegan.media.planes import planes_of
-from dualstylegan.media.video import FilmWriter, film_suffix, is_film, open_film
 
 BOX = np.s_[30:60, 40:80]  # where the tests change a 160x90 frame
 
@@ -744,7 +744,7 @@ def test_a_killed_run_leaves_whole_parts_only(tmp_path):
     script = (
         "import sys, time\n"
         "from dualstylegan.media import mux\n"
-        "from dualstylegan.media.video import FilmWriter, open_film\n"
+        "from dualstylegan.media.film.video import FilmWriter, open_film\n"
         "mux.PART_FRAMES = 8\n"
         "with open_film('a.mp4') as film, FilmWriter('b.mp4', film, resume='x') as out:\n"
         "    for frame in film:\n"
@@ -1062,7 +1062,7 @@ def test_memory_does_not_grow_with_the_film(tmp_path):
     """Peak resident memory of a five times longer film, with half of its frames changed, in processes of their own."""
     script = (
         "import json, resource, sys\n"
-        "from dualstylegan.media.video import FilmWriter, open_film\n"
+        "from dualstylegan.media.film.video import FilmWriter, open_film\n"
         "with open_film(sys.argv[1]) as film, FilmWriter(sys.argv[2], film) as out:\n"
         "    for frame in film:\n"
         "        out.write(frame, 255 - frame.pixels if frame.index % 2 else None)\n"

@@ -15,11 +15,11 @@ import pytest
 from tiny_release import NAMES, tiny_release
 
 from dsgcli.main import main
-from dualstylegan import convert, download, zoo
-from dualstylegan.bundle import load_style
 from dualstylegan.errors import DownloadError, OfflineError, UsageError
+from dualstylegan.models import convert, download, zoo
+from dualstylegan.models.bundle import load_style
+from dualstylegan.models.zoo import Entry, RemoteFile
 from dualstylegan.networks.small_encoder import SmallEncoder
-from dualstylegan.zoo import Entry, RemoteFile
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: three chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -321,7 +321,7 @@ def test_offline_names_the_file_and_asks_nobody(plain, server, monkeypatch, sett
 
 FETCH = """
 import json, sys
-from dualstylegan import zoo
+from dualstylegan.models import zoo
 file = zoo.RemoteFile("file.bin", 3, sys.argv[1], mirrors=(sys.argv[2],))
 zoo.TABLE = {"thing": zoo.Entry("thing", "network", "some licence", {"weights": file})}
 print(zoo.fetch("thing"))

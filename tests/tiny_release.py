@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dualstylegan import official
+from dualstylegan.models import official
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.networks.stylegan2 import Generator

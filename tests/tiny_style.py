@@ -10,9 +10,9 @@ import torch
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from dualstylegan.bundle import Base, Style, save_base, save_style
-from dualstylegan.codes import StyleBank
 from dualstylegan.faces.face import Face
+from dualstylegan.models.bundle import Base, Style, save_base, save_style
+from dualstylegan.models.codes import StyleBank
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Generator
@@ -44,7 +44,7 @@ def tiny_style(folder: Path, name: str = "tiny", seed: int = 0, **header) -> Pat
     torch.manual_seed(sum(map(ord, name)))
     model = DualStyleGAN(generator)
     bank = StyleBank(NAMES, torch.randn(len(NAMES), generator.rows, DIM))
-    from dualstylegan.bundle import read_header
+    from dualstylegan.models.bundle import read_header
 
     style = Style({"name": name, "licence": "MIT", **header}, read_header(base_folder), model, encoder, bank)
     style.base_folder = base_folder

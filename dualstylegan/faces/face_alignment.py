@@ -16,7 +16,7 @@ import torch
 
 from dualstylegan.errors import DownloadError, DualStyleGANError, OfflineError
 from dualstylegan.faces.face import Face
-from dualstylegan.zoo import is_offline
+from dualstylegan.models.zoo import is_offline
 
 INSTEAD = "Use --detector embedded."
 REACH_S = 3  # "auto" waits so long for the server before it takes the embedded networks

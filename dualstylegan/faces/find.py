@@ -15,8 +15,8 @@ from dualstylegan.faces.crop import sample_crop
 from dualstylegan.faces.face import Face
 from dualstylegan.faces.landmarks import find_landmarks, follow_landmarks
 from dualstylegan.faces.mtcnn_search import Found, search, suppress
-from dualstylegan.faces.threads import each_on_one_core
 from dualstylegan.networks.identity import CHIP_IN_CROP, CHIP_SIZE, IdentityNet
+from dualstylegan.runtime.threads import each_on_one_core
 from dualstylegan.weights import load_identity, load_landmarks68, load_mtcnn
 
 DETECTORS = ("auto", "face-alignment", "embedded")

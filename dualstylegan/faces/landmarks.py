@@ -9,8 +9,8 @@ import torch
 
 from dualstylegan.faces.crop import sample_crop
 from dualstylegan.faces.face import LEFT_EYE, RIGHT_EYE, transform
-from dualstylegan.faces.threads import each_on_one_core
 from dualstylegan.networks.landmarks68 import INPUT_SIZE, LandmarkNet
+from dualstylegan.runtime.threads import each_on_one_core
 
 # iBUG indices of the mirrored face
 MIRRORED = np.r_[

@@ -18,9 +18,9 @@ from PIL import Image, UnidentifiedImageError
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.media.detect import ANIMATED_SUFFIXES, numbered_pictures
-from dualstylegan.media.film import Film, FilmFrame, FilmInfo, Still
+from dualstylegan.media.film.film import Film, FilmFrame, FilmInfo, Still
+from dualstylegan.media.film.planes import to_deep_rgb
 from dualstylegan.media.paths import TEMPORARY_MARK, kind_of
-from dualstylegan.media.planes import to_deep_rgb
 
 FRAME_RATE = Fraction(25)  # of a folder of frames, which does not say
 _UNSAID_MS = 100  # how long players show a GIF's frame of no duration

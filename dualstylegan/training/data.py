@@ -29,10 +29,10 @@ from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix
 from dualstylegan.faces.faces_json import faces_of, read_faces_json
 from dualstylegan.faces.find import Detector, make_detector
-from dualstylegan.interrupts import uninterrupted
 from dualstylegan.media.images import Picture, from_tensor, read_picture
 from dualstylegan.media.paths import Source, atomic_output, expand_inputs
 from dualstylegan.recipe import Data, Template
+from dualstylegan.runtime.interrupts import uninterrupted
 from dualstylegan.training.portraits import Portrait, load_portrait
 
 CROPS, LEFT_OUT, INDEX = "crops", "left-out", "portraits.json"

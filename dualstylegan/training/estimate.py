@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dualstylegan import zoo
-from dualstylegan.bundle import load_base
 from dualstylegan.events import Event
+from dualstylegan.models import zoo
+from dualstylegan.models.bundle import load_base
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.mobilenet import MobileNetFeatures
 from dualstylegan.networks.stylegan2 import Discriminator, Generator

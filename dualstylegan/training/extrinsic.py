@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dualstylegan.models.stage_two import StageTwo, restore_moments
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Adversarial
-from dualstylegan.stage_two import StageTwo, restore_moments
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.ema import Average, decay_over
 from dualstylegan.training.loop import Batch, Phase, adam
 from dualstylegan.training.muon import Muon
 from dualstylegan.training.path import PathLengths, half
-from dualstylegan.training.processes import Processes
 
 
 class ExtrinsicStage:

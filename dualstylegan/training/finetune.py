@@ -14,13 +14,13 @@ from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Finetune
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.data import Portraits
 from dualstylegan.training.ema import Average, decay_over
 from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Batch, Phase, adam
 from dualstylegan.training.path import PathLengths, half
-from dualstylegan.training.processes import Processes
 
 SHOWN = 8
 PAPERS_STEPS = 600  # a shorter run averages over less

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dualstylegan.cores import use_cores
 from dualstylegan.errors import TrainingError
 from dualstylegan.events import Event
-from dualstylegan.interrupts import uninterrupted
+from dualstylegan.runtime.cores import use_cores
+from dualstylegan.runtime.interrupts import uninterrupted
 from dualstylegan.training.results import PortraitResults
 
 MOST_ROWS = 16  # on a device; more hardly go faster, and a kill costs more

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dualstylegan.bundle import Base, GaussianPrior
+from dualstylegan.models.bundle import Base, GaussianPrior
 from dualstylegan.training.portraits import resized
 
 

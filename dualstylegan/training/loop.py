@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dualstylegan.errors import TrainingError
 from dualstylegan.events import Event
-from dualstylegan.training.processes import Processes
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.run import RandomState, RunFolder
 
 Batch = dict[str, Any]  # tensors, or lists of tensors, whose first axis counts samples; or values that samples share

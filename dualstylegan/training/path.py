@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.loop import Batch, cut
 from dualstylegan.training.losses import path_lengths
-from dualstylegan.training.processes import Processes
 
 MEAN_DECAY = 0.01
 

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
-from dualstylegan import official, zoo
 from dualstylegan.errors import OfflineError
+from dualstylegan.models import official, zoo
 from dualstylegan.networks.identity import chips_from_crops
 from dualstylegan.networks.lpips import unit
 from dualstylegan.training.losses import identity_loss

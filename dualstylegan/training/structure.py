@@ -12,13 +12,13 @@ from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Pretrain
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.extrinsic import ExtrinsicStage, averaged
 from dualstylegan.training.intrinsic import RandomFaces, encode
 from dualstylegan.training.loop import Batch
 from dualstylegan.training.losses import perceptual_loss
 from dualstylegan.training.portraits import resized
-from dualstylegan.training.processes import Processes
 
 SHOWN = 8
 

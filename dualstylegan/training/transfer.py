@@ -14,6 +14,7 @@ from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Transfer
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training import critic
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.data import Portraits
@@ -29,7 +30,6 @@ from dualstylegan.training.losses import (
 )
 from dualstylegan.training.muon import Muon
 from dualstylegan.training.perception import Features
-from dualstylegan.training.processes import Processes
 
 SHOWN = 8
 STYLE_LAYERS = ("relu2_1", "relu3_1")  # what L_sty reads: channel means of both, CX on the second

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
-from dualstylegan.codes import row_weights
+from dualstylegan.models.codes import row_weights
+from dualstylegan.models.official import load_generator
 from dualstylegan.networks.dualstyle import DualStyleGAN
-from dualstylegan.official import load_generator
 
 GFLOP_PER_IMAGE = 176.4
 PARITY = Path(__file__).resolve().parents[1] / "data" / "parity"

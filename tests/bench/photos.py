@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dualstylegan.codes import parse_style
 from dualstylegan.faces.face import Face
+from dualstylegan.models.codes import parse_style
 from dualstylegan.stylize import Stylizer, stylize_files
 
 WIDTH, HEIGHT = 1152, 868  # one megapixel, 4:3

@@ -47,8 +47,6 @@ from measures import (
 )
 from torch import Tensor
 
-from dualstylegan import zoo
-from dualstylegan.bundle import Base, Style, load_base, load_style, read_header
 from dualstylegan.errors import DualStyleGANError
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.find import EmbeddedDetector
@@ -56,10 +54,12 @@ from dualstylegan.faces.landmarks import find_landmarks
 from dualstylegan.faces.masks import MASK_SIZE, draw_mask
 from dualstylegan.media.images import from_tensor, read_picture, to_tensor, write_picture
 from dualstylegan.media.sheets import contact_sheet, strip
+from dualstylegan.models import zoo
+from dualstylegan.models.bundle import Base, Style, load_base, load_style, read_header
 from dualstylegan.networks.baselines import mix_styles, swap_layers
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Data, load_recipe
-from dualstylegan.stylizer import TRUNCATION, choose_weights
+from dualstylegan.stylizing.stylizer import TRUNCATION, choose_weights
 from dualstylegan.training.data import INDEX, list_portraits, split_held_out
 from dualstylegan.training.perception import load_perception
 from dualstylegan.training.portraits import resized

@@ -31,14 +31,14 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from dualstylegan import Stylizer
-from dualstylegan import films as film_line
 from dualstylegan.faces.crop import sample_crop
 from dualstylegan.faces.face import Face, crop_side_px, transform
 from dualstylegan.faces.find import Detector
 from dualstylegan.faces.masks import draw_mask
 from dualstylegan.faces.smooth import SMOOTH
 from dualstylegan.faces.track import DETECT_EVERY, TrackedFace
-from dualstylegan.films import FilmOptions
+from dualstylegan.stylizing import films as film_line
+from dualstylegan.stylizing.films import FilmOptions
 
 RIGID = ("pan", "zoom", "rotation", "handheld", "noise", "exposure")  # only the known motion, nothing in the face
 SIDE = 128  # px of the crops that are compared

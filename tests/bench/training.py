@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dualstylegan.bundle import Base
+from dualstylegan.models.bundle import Base
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
 from dualstylegan.recipe import Finetune, Transfer
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.data import Portraits
 from dualstylegan.training.finetune import FinetuneStage
@@ -31,7 +32,6 @@ from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Phase, mixed_precision, only_training
 from dualstylegan.training.perception import load_perception
 from dualstylegan.training.portraits import Portrait
-from dualstylegan.training.processes import Processes
 from dualstylegan.training.transfer import TransferStage
 
 DIM = 128

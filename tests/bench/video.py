@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from films import Cast, handheld
 
-from dualstylegan import films as film_line
-from dualstylegan import zoo
-from dualstylegan.codes import parse_style
 from dualstylegan.faces.face import Face
-from dualstylegan.films import FilmOptions, FilmReport, restyle_film
-from dualstylegan.stylizer import Stylizer
+from dualstylegan.models import zoo
+from dualstylegan.models.codes import parse_style
+from dualstylegan.stylizing import films as film_line
+from dualstylegan.stylizing.films import FilmOptions, FilmReport, restyle_film
+from dualstylegan.stylizing.stylizer import Stylizer
 
 LIMIT_MS = 15
 DRAWN = 50  # frames

@@ -58,7 +58,7 @@ def dsg(*arguments: str | Path) -> None:
 
 def draw_sources(folder: Path) -> list[Path]:
     """The enlarged face and the film."""
-    from dualstylegan.media.clip import write_clip
+    from dualstylegan.media.film.clip import write_clip
 
     folder.mkdir(parents=True, exist_ok=True)
     large, film = folder / f"astronaut-face-{LARGE_FACE_PX}px.jpg", folder / "astronaut-film.mp4"

@@ -28,8 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualstylegan import zoo
-from dualstylegan.bundle import (
+from dualstylegan.errors import DualStyleGANError
+from dualstylegan.models import zoo
+from dualstylegan.models.bundle import (
     BASE_PARTS,
     STYLE_PARTS,
     Base,
@@ -41,9 +42,8 @@ from dualstylegan.bundle import (
     save_base,
     save_style,
 )
-from dualstylegan.codes import StyleBank
-from dualstylegan.errors import DualStyleGANError
-from dualstylegan.stage_two import StageTwo
+from dualstylegan.models.codes import StyleBank
+from dualstylegan.models.stage_two import StageTwo
 from dualstylegan.training.data import read_prepared
 from dualstylegan.training.run import RunFolder
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from dualstylegan import zoo
-from dualstylegan.bundle import read_header
 from dualstylegan.errors import DualStyleGANError
+from dualstylegan.models import zoo
+from dualstylegan.models.bundle import read_header
 
 CARD, FIGURES, NOTICE = "CARD.md", "figures.json", "NOTICE"
 INDENT = 4 * " "

@@ -22,7 +22,7 @@ def write_clip(path: str | os.PathLike, frames: Iterable[np.ndarray], *, fps: fl
     path = Path(path)
     if path.suffix.lower() not in CLIP_SUFFIXES:
         raise UsageError(f"{path} is no name for a clip; use one that ends in {', '.join(CLIP_SUFFIXES)}.")
-    from dualstylegan.media.video import (
+    from dualstylegan.media.film.video import (
         FilmFrame,
         FilmInfo,
         FilmWriter,

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from torch import nn
 
-from dualstylegan import zoo
-from dualstylegan.bundle import (
+from dualstylegan.errors import UsageError
+from dualstylegan.models import zoo
+from dualstylegan.models.bundle import (
     Base,
     GaussianPrior,
     Style,
@@ -27,10 +28,9 @@ from dualstylegan.bundle import (
     save_base,
     save_style,
 )
-from dualstylegan.codes import fit_weights
-from dualstylegan.download import Notify, Progress
-from dualstylegan.errors import UsageError
-from dualstylegan.official import load_codes, load_encoder, load_generator, load_pretrained, load_sampler
+from dualstylegan.models.codes import fit_weights
+from dualstylegan.models.download import Notify, Progress
+from dualstylegan.models.official import load_codes, load_encoder, load_generator, load_pretrained, load_sampler
 
 
 def import_style(

@@ -34,12 +34,12 @@ from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.find import Detector, EmbeddedDetector, FaceEmbedder
 from dualstylegan.faces.smooth import SMOOTH, CodeSmoother, PointSmoother
 from dualstylegan.faces.track import DETECT_EVERY, FaceTracker, FrameFaces, TrackedFace
-from dualstylegan.media.encode import CONTAINERS
+from dualstylegan.media.film.encode import CONTAINERS
+from dualstylegan.media.film.video import Film, FilmFrame, FilmWriter, forget_parts, open_film
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.paths import atomic_output
-from dualstylegan.media.stages import Channel, Line
-from dualstylegan.media.video import Film, FilmFrame, FilmWriter, forget_parts, open_film
-from dualstylegan.stylizer import Stylizer
+from dualstylegan.runtime.stages import Channel, Line
+from dualstylegan.stylizing.stylizer import Stylizer
 
 Item = TypeVar("Item")
 

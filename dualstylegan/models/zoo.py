@@ -24,9 +24,9 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
-from dualstylegan.download import TIMEOUT_S, Notify, Progress, Source, download, reason_of
 from dualstylegan.errors import DownloadError, OfflineError, UsageError, did_you_mean
 from dualstylegan.events import Event
+from dualstylegan.models.download import TIMEOUT_S, Notify, Progress, Source, download, reason_of
 
 Result = TypeVar("Result")
 S_LAB = "S-Lab License 1.0, non-commercial: https://github.com/williamyang1991/DualStyleGAN/blob/main/LICENSE.md"

@@ -17,8 +17,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from dualstylegan.cores import use_cores
-from dualstylegan.interrupts import POLL_S, join, uninterrupted
+from dualstylegan.runtime.cores import use_cores
+from dualstylegan.runtime.interrupts import POLL_S, join, uninterrupted
 
 Item = TypeVar("Item")
 

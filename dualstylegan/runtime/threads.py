@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import torch
 
-from dualstylegan.cores import use_cores
-from dualstylegan.interrupts import result_of, uninterrupted
+from dualstylegan.runtime.cores import use_cores
+from dualstylegan.runtime.interrupts import result_of, uninterrupted
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

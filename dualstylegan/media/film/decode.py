@@ -13,8 +13,8 @@ import av
 import numpy as np
 
 from dualstylegan.errors import BadFileError
-from dualstylegan.media.film import Film, FilmFrame, FilmInfo
-from dualstylegan.media.planes import UNSAID, color_of, convert, display_matrix, turn_of
+from dualstylegan.media.film.film import Film, FilmFrame, FilmInfo
+from dualstylegan.media.film.planes import UNSAID, color_of, convert, display_matrix, turn_of
 
 # What may be opened as a film, whatever a file's name says: no playlists, which could name other files and hosts.
 _DEMUXERS = (

@@ -24,11 +24,12 @@ import av
 import numpy as np
 
 from dualstylegan.errors import DualStyleGANError, UsageError
-from dualstylegan.media import mux, stills
-from dualstylegan.media.decode import ContainerFilm
+from dualstylegan.media import stills
 from dualstylegan.media.detect import is_animated, is_frames
-from dualstylegan.media.encode import CONTAINERS, check_encoding, choose, film_suffix
-from dualstylegan.media.film import Film, FilmFrame, FilmInfo, Still
+from dualstylegan.media.film import mux
+from dualstylegan.media.film.decode import ContainerFilm
+from dualstylegan.media.film.encode import CONTAINERS, check_encoding, choose, film_suffix
+from dualstylegan.media.film.film import Film, FilmFrame, FilmInfo, Still
 from dualstylegan.media.paths import atomic_output, kind_of
 
 __all__ = [

@@ -31,16 +31,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dualstylegan import zoo
-from dualstylegan.codes import StyleBank, row_weights
-from dualstylegan.download import Notify, Progress
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
+from dualstylegan.models import zoo
+from dualstylegan.models.codes import StyleBank, row_weights
+from dualstylegan.models.download import Notify, Progress
+from dualstylegan.models.stage_two import StageTwo
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.encoder import PSPEncoder
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
-from dualstylegan.stage_two import StageTwo
 
 FORMAT = 1
 HEADER = "header.json"
@@ -413,7 +413,7 @@ def load_base(
     """
     folder = zoo.find_base(where)
     if folder is None:
-        from dualstylegan.convert import pull_base  # it writes bundles itself
+        from dualstylegan.models.convert import pull_base  # it writes bundles itself
 
         folder = pull_base(str(where), offline=offline, notify=notify, progress=progress)
     header = read_header(folder)
@@ -532,7 +532,7 @@ def load_style(
     """
     folder = zoo.find_style(where)
     if folder is None:
-        from dualstylegan.convert import pull_style  # it writes bundles itself
+        from dualstylegan.models.convert import pull_style  # it writes bundles itself
 
         folder = pull_style(str(where), offline=offline, notify=notify, progress=progress)
     header = read_header(folder)

@@ -10,8 +10,8 @@ from pathlib import Path
 import av
 
 from dualstylegan.errors import UsageError, did_you_mean
-from dualstylegan.media.film import FilmInfo
-from dualstylegan.media.planes import FULL, LIMITED, UNSAID, Color, is_planar
+from dualstylegan.media.film.film import FilmInfo
+from dualstylegan.media.film.planes import FULL, LIMITED, UNSAID, Color, is_planar
 
 # suffix -> FFmpeg's name of the container. Others (.wmv, .mpg) are read, and written as .mkv, which holds any sound.
 CONTAINERS = {

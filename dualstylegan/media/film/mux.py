@@ -24,11 +24,10 @@ import numpy as np
 from av.packet import PacketSideData
 
 from dualstylegan.errors import UsageError
-from dualstylegan.media.decode import ANY_ORIGIN, is_cover, open_container, picture_stream
-from dualstylegan.media.encode import CONTAINERS, TURNING, Encoding, configure
-from dualstylegan.media.film import FilmFrame, FilmInfo, Still
-from dualstylegan.media.paths import atomic_output
-from dualstylegan.media.planes import (
+from dualstylegan.media.film.decode import ANY_ORIGIN, is_cover, open_container, picture_stream
+from dualstylegan.media.film.encode import CONTAINERS, TURNING, Encoding, configure
+from dualstylegan.media.film.film import FilmFrame, FilmInfo, Still
+from dualstylegan.media.film.planes import (
     Turn,
     convert,
     from_rgb,
@@ -37,6 +36,7 @@ from dualstylegan.media.planes import (
     tagged,
     with_changes,
 )
+from dualstylegan.media.paths import atomic_output
 
 PART_FRAMES = 240  # of a part: seconds of film, and what a stopped run loses at most
 

@@ -13,9 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dualstylegan import zoo
-from dualstylegan.bundle import Style, load_style, read_header
-from dualstylegan.codes import (
+from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError, did_you_mean
+from dualstylegan.faces.crop import crop_face, paste_face
+from dualstylegan.faces.face import Face
+from dualstylegan.faces.find import Detector, make_detector
+from dualstylegan.faces.masks import MASKS
+from dualstylegan.media.images import Picture, as_picture, read_picture
+from dualstylegan.models import zoo
+from dualstylegan.models.bundle import Style, load_style, read_header
+from dualstylegan.models.codes import (
     STRUCTURE_ROWS,
     ExtrinsicCode,
     StylePart,
@@ -25,12 +31,6 @@ from dualstylegan.codes import (
     parse_style,
     row_weights,
 )
-from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError, did_you_mean
-from dualstylegan.faces.crop import crop_face, paste_face
-from dualstylegan.faces.face import Face
-from dualstylegan.faces.find import Detector, make_detector
-from dualstylegan.faces.masks import MASKS
-from dualstylegan.media.images import Picture, as_picture, read_picture
 
 STRUCTURE, COLOR, TRUNCATION = (
     0.75,

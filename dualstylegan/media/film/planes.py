@@ -13,7 +13,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from dualstylegan.media import hdr
+from dualstylegan.media.film import hdr
 
 # AVCOL_SPC (what files say) -> swscale's number of the same matrix. 2 is "not said".
 _SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}

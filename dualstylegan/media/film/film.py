@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     import av
 
-from dualstylegan.media.planes import AS_STORED, UNTOLD, Color, Turn, to_rgb
+from dualstylegan.media.film.planes import AS_STORED, UNTOLD, Color, Turn, to_rgb
 
 
 @dataclass(frozen=True)

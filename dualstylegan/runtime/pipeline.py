@@ -13,8 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from dualstylegan.cores import use_cores
-from dualstylegan.interrupts import result_of, uninterrupted, wait_for_any
+from dualstylegan.runtime.cores import use_cores
+from dualstylegan.runtime.interrupts import result_of, uninterrupted, wait_for_any
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

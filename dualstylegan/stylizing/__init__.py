@@ -1,0 +1,1 @@
+"""A style on faces: one picture, many, films."""
