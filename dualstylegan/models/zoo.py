@@ -416,7 +416,7 @@ def _on_the_hub(file: RemoteFile) -> Source:
 
 # Looking up models: a path, an embedded one, one of the cache, one of the table
 
-EMBEDDED = Path(__file__).parent / "weights"
+EMBEDDED = Path(__file__).parents[1] / "weights"
 
 
 @dataclass(frozen=True)
