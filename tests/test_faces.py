@@ -18,7 +18,7 @@ from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import LEFT_EYE, RIGHT_EYE, Face, transform
 from dualstylegan.faces.find import EmbeddedDetector, FaceEmbedder, make_detector, without_duplicates
 from dualstylegan.networks.identity import CHIP_SIZE, SAME_PERSON_DISTANCE, chips_from_crops
-from dualstylegan.weights import load_identity, load_landmarks68, load_mobilenet, load_mtcnn
+from dualstylegan.weights import load_finish, load_identity, load_landmarks68, load_matte, load_mobilenet, load_mtcnn
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
 NAMES = ("astronaut", "congress_A000371", "congress_C001101", "congress_G000535")
@@ -303,7 +303,7 @@ def test_embedded_networks_are_frozen_and_small():
     notice = (folder / "NOTICE").read_text(encoding="utf-8")
     for file in (folder / "faces").iterdir():
         assert f"faces/{file.name}" in notice
-    for load in (load_mtcnn, load_landmarks68, load_identity, load_mobilenet):
+    for load in (load_mtcnn, load_landmarks68, load_identity, load_mobilenet, load_matte, load_finish):
         net = load()
         assert not net.training
         assert not any(parameter.requires_grad for parameter in net.parameters())

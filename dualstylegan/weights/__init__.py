@@ -1,7 +1,7 @@
 """The small networks that ship with the package, ready to run; NOTICE says where their numbers come from.
 
-`load_mtcnn`, `load_landmarks68`, `load_identity` and `load_mobilenet` return fresh, frozen modules in eval mode on
-the CPU in float32. Nothing here is ever downloaded.
+`load_mtcnn`, `load_landmarks68`, `load_identity`, `load_mobilenet`, `load_matte` and `load_finish` return fresh, frozen
+modules in eval mode on the CPU in float32. Nothing here is ever downloaded.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
 from dualstylegan.errors import BadFileError
+from dualstylegan.networks.finish import FinishNet
 from dualstylegan.networks.identity import IdentityNet
 from dualstylegan.networks.landmarks68 import LandmarkNet
+from dualstylegan.networks.matte import MatteNet
 from dualstylegan.networks.mobilenet import MobileNetFeatures
 from dualstylegan.networks.mtcnn import MTCNN
 
@@ -42,6 +44,16 @@ def load_identity() -> IdentityNet:
 def load_mobilenet() -> MobileNetFeatures:
     """Perceptual features at strides 1 to 16, in the places of VGG's."""
     return _load(MobileNetFeatures, "mobilenetv2")
+
+
+def load_matte() -> MatteNet:
+    """Which pixels of a 256 px picture belong to a person."""
+    return _load(MatteNet, "matte")
+
+
+def load_finish() -> FinishNet:
+    """Drawn pictures four times as large, with the edges that this takes."""
+    return _load(FinishNet, "finish")
 
 
 def _load(build: Callable[[], Net], name: str) -> Net:
