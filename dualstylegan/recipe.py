@@ -1,8 +1,11 @@
-"""A recipe: everything that decides what a training run computes, as TOML -> frozen dataclasses.
+"""A recipe: everything that decides what a training run computes, as TOML -> frozen, checked values.
 
 A recipe has a kind (`base`, `pretrain` or `style`), a few settings of its own and one section per stage. A key that is
 not listed here is refused with the nearest name that is. Relative paths in a recipe are relative to the current folder.
 A recipe names no output: what a run writes lies in its run folder, and `name` is a plain file name.
+
+A new key is one line below: its type says what it may be, and pydantic refuses the rest. Its default leaves as it was
+what recipes without it make: run folders that do not know the key go on as if it had been there.
 """
 
 from __future__ import annotations
@@ -11,14 +14,18 @@ import json
 import math
 import re
 import tomllib
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from dualstylegan.errors import BadFileError, TrainingError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Kind = Literal["base", "pretrain", "style"]
 
@@ -27,255 +34,274 @@ SECTIONS = {  # what a recipe of each kind may hold beside [perception] and [bun
     "pretrain": ("pretrain",),
     "style": ("data", "finetune", "destylize", "transfer", "refine", "samplers"),
 }
-PERCEPTUAL_LAYERS = ("relu1_1", "relu2_1", "relu3_1")
 STAGES = {  # what `dsg train` runs, in order
     "base": ("data", "base", "pretrain", "bundle"),
     "pretrain": ("pretrain", "bundle"),
     "style": ("data", "finetune", "destylize", "transfer", "refine", "samplers", "bundle"),
 }
 
-
-def setting(
-    default: Any,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    choices: Sequence[str] | None = None,
-) -> Any:
-    """A dataclass field with the range or the names its value may have; a range holds for each item of a list."""
-    limits = {"at_least": at_least, "above": above, "at_most": at_most, "choices": choices}
-    limits = {key: limit for key, limit in limits.items() if limit is not None}
-    return field(default=default, metadata=limits)
+# ------------------------------------------------------------------------------------------------------------- values
 
 
-# ---------------------------------------------------------------------------------------------------------- sections
+def _whole(value: Any) -> Any:
+    """5e5, which TOML has for no whole number, is one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-@dataclass(frozen=True)
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    return text
+
+
+Whole = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+Width = Annotated[int, Field(ge=8), BeforeValidator(_whole)]
+Pixels = Annotated[int, Field(ge=8, le=1024), BeforeValidator(_whole)]
+Weight = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Place = tuple[Share, Share]
+Layer = Literal["relu1_1", "relu2_1", "relu3_1"]
+Layers = Annotated[
+    dict[Layer, Weight], Field(min_length=1, description=f"name one layer or more of {', '.join(get_args(Layer))}")
+]
+RowWeights = Annotated[tuple[Share, ...], Field(min_length=1, description="hold a weight for each row")]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+PHASES = Field(min_length=1, description="hold one phase or more")
+FILE_NAME = Field(
+    pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+    description="be a plain file name of up to 100 letters, digits, '.', '_', '-'",
+)
+
+section = checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
+
+# ----------------------------------------------------------------------------------------------------------- sections
+
+
+@section
 class Template:
     """Where the eyes and the mouth are in every picture, (x, y) as fractions of its width and height."""
 
-    left_eye: tuple[float, float] = setting((0.38, 0.45), at_least=0, at_most=1)
-    right_eye: tuple[float, float] = setting((0.62, 0.45), at_least=0, at_most=1)
-    mouth: tuple[float, float] = setting((0.5, 0.68), at_least=0, at_most=1)
+    left_eye: Place = (0.38, 0.45)
+    right_eye: Place = (0.62, 0.45)
+    mouth: Place = (0.5, 0.68)
 
 
-@dataclass(frozen=True)
+@section
 class Data:
     """[data]: the portraits, and how their faces are found."""
 
     folder: str = ""
-    alignment: str = setting("landmarks", choices=("aligned", "landmarks", "faces.json", "template"))
-    detector: str = setting("auto", choices=("auto", "face-alignment", "embedded"))
+    alignment: Literal["aligned", "landmarks", "faces.json", "template"] = "landmarks"
+    detector: Literal["auto", "face-alignment", "embedded"] = "auto"
     faces_json: str = ""  # default: faces.json inside the folder
     template: Template = Template()
     flip: bool = False  # mirrored copies of the real pictures; exemplars are never mirrored
     include: tuple[str, ...] = ()  # patterns on paths relative to the folder; none = every picture
     exclude: tuple[str, ...] = ()
-    limit: int = setting(0, at_least=0)  # the first so many by name; 0 = all
-    min_images: int = setting(8, at_least=1)
-    min_crop_px: int = setting(0, at_least=0)  # the aligned crop's side in the picture's own pixels
-    min_inside: float = setting(0.0, at_least=0, at_most=1)  # how much of the crop the picture must cover
-    held_out: int = setting(0, at_least=0)  # pictures never trained on, fixed by a hash of their file names
-    held_out_person: str = ""  # a pattern whose groups name the person of a relative path; none = one picture each
-    count: int = setting(0, at_least=0)  # how many images the style had
+    limit: Whole = 0  # the first so many by name; 0 = all
+    min_images: Count = 8
+    min_crop_px: Whole = 0  # the aligned crop's side in the picture's own pixels
+    min_inside: Share = 0.0  # how much of the crop the picture must cover
+    held_out: Whole = 0  # pictures never trained on, fixed by a hash of their file names
+    held_out_person: Pattern = ""  # its groups name the person of a relative path; none = one picture each
+    count: Whole = 0  # how many images the style had
     source: str = ""
     licence: str = ""
 
 
-@dataclass(frozen=True)
-class Adversarial:
-    """What every adversarial stage shares. Defaults: StyleGAN2's, as the paper uses them."""
+@section
+class Discriminating:
+    """What every stage with a discriminator shares. Defaults: StyleGAN2's, as the paper uses them."""
 
-    effective_batch: int = setting(32, at_least=1)  # processes x per-process batch x accumulation
-    batch: int = setting(0, at_least=0)  # per process; 0 = the whole share at once
-    lr: float = setting(0.002, above=0)
-    r1: float = setting(10.0, at_least=0)
-    r1_every: int = setting(16, at_least=1)
-    path: float = setting(2.0, at_least=0)
-    path_every: int = setting(4, at_least=1)
-    mixing: float = setting(0.9, at_least=0, at_most=1)
+    r1: Weight = 10.0
+    r1_every: Count = 16
     augment: bool = False  # adaptive discriminator augmentation
-    augment_target: float = setting(0.6, above=0, at_most=1)
-    augment_images: int = setting(500_000, at_least=1)  # p moves by 1 over this many real pictures
-    augment_most: float = setting(0.8, at_least=0, at_most=1)  # above 0.8 augmentations leak
+    augment_target: Annotated[float, Field(gt=0, le=1)] = 0.6
+    augment_images: Count = 500_000  # p moves by 1 over this many real pictures
+    augment_most: Share = 0.8  # above 0.8 augmentations leak
 
 
-@dataclass(frozen=True)
+@section
+class Adversarial(Discriminating):
+    """What every adversarial stage but a base's shares."""
+
+    effective_batch: Count = 32  # processes x per-process batch x accumulation
+    batch: Whole = 0  # per process; 0 = the whole share at once
+    lr: Rate = 0.002
+    path: Weight = 2.0
+    path_every: Count = 4
+    mixing: Share = 0.9
+
+
+@section
 class BasePhase:
     """One phase of base training: which picture size, how long, which terms."""
 
-    size: int = setting(64, at_least=8)
-    steps: int = setting(1000, at_least=1)
-    batch: int = setting(16, at_least=1)
-    lr: float = setting(0.002, above=0)
-    l1: float = setting(1.0, at_least=0)
-    perceptual: float = setting(1.0, at_least=0)
-    identity: float = setting(0.0, at_least=0)
-    adversarial: float = setting(0.0, at_least=0)
-    random: float = setting(0.0, at_least=0, at_most=1)  # share of the batch drawn from the intrinsic prior
-    jitter: float = setting(0.0, at_least=0, at_most=0.2)  # how far photos are turned (radians), scaled and moved
-    discriminator_lr: float = setting(0.002, above=0)
+    size: Pixels = 64
+    steps: Count = 1000
+    batch: Count = 16
+    lr: Rate = 0.002
+    l1: Weight = 1.0
+    perceptual: Weight = 1.0
+    identity: Weight = 0.0
+    adversarial: Weight = 0.0
+    random: Share = 0.0  # share of the batch drawn from the intrinsic prior
+    jitter: Annotated[float, Field(ge=0, le=0.2)] = 0.0  # how far photos are turned (radians), scaled and moved
+    discriminator_lr: Rate = 0.002
 
 
-@dataclass(frozen=True)
-class BaseTraining:
+@section
+class BaseTraining(Discriminating):
     """[base]: a StyleGAN2, its discriminator, encoder and intrinsic prior from photos. Ours, not the paper's."""
 
-    size: int = setting(128, at_least=8)
-    style_dim: int = setting(128, at_least=8)
-    mapping_layers: int = setting(4, at_least=1)
-    channels: dict[int, int] = field(
-        default_factory=lambda: {4: 128, 8: 128, 16: 128, 32: 128, 64: 64, 128: 32}, metadata={"at_least": 1}
-    )
-    encoder_channels: int = setting(64, at_least=8)
-    r1: float = setting(10.0, at_least=0)
-    r1_every: int = setting(16, at_least=1)
-    ema_images: float = setting(10_000.0, above=0)  # images after which an old weight counts half
-    recolor: float = setting(0.5, at_least=0, at_most=1)  # share of photos whose shape and colours are taken apart
-    augment: bool = False
-    augment_target: float = setting(0.6, above=0, at_most=1)
-    augment_images: int = setting(500_000, at_least=1)
-    augment_most: float = setting(0.8, at_least=0, at_most=1)
-    prior: str = setting("codes", choices=("gaussian", "codes"))
-    prior_jitter: float = setting(0.1, at_least=0)
-    phases: tuple[BasePhase, ...] = (BasePhase(size=128),)
+    size: Pixels = 128
+    style_dim: Width = 128
+    mapping_layers: Count = 4
+    channels: dict[int, Count] = field(default_factory=lambda: {4: 128, 8: 128, 16: 128, 32: 128, 64: 64, 128: 32})
+    encoder_channels: Width = 64
+    ema_images: Rate = 10_000.0  # images after which an old weight counts half
+    recolor: Share = 0.5  # share of photos whose shape and colours are taken apart
+    prior: Literal["gaussian", "codes"] = "codes"
+    prior_jitter: Weight = 0.1
+    phases: Annotated[tuple[BasePhase, ...], PHASES] = (BasePhase(size=128),)
 
 
-@dataclass(frozen=True)
+@section
 class PretrainPhase:
     """Targets take rows below `rows` from z1 and the rest from z2."""
 
-    rows: int = setting(7, at_least=1)
-    steps: int = setting(300, at_least=1)
+    rows: Count = 7
+    steps: Count = 300
 
 
-@dataclass(frozen=True)
+PAPERS_PHASES = (PretrainPhase(7, 300), PretrainPhase(6, 300), PretrainPhase(5, 3000))
+
+
+@section
 class Pretrain(Adversarial):
     """[pretrain]: stage II, structure transfer on faces."""
 
-    effective_batch: int = setting(4, at_least=1)
-    adversarial: float = setting(0.1, at_least=0)
-    perceptual: float = setting(0.5, at_least=0)
-    perceptual_layers: dict[str, float] = field(
-        default_factory=lambda: {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0}, metadata={"at_least": 0}
-    )
-    perceptual_px: int = setting(256, at_least=8)
-    encoded_every: int = setting(4, at_least=1)  # one iteration of so many takes z2~ = E(g(z2))
-    phases: tuple[PretrainPhase, ...] = (PretrainPhase(7, 300), PretrainPhase(6, 300), PretrainPhase(5, 3000))
+    effective_batch: Count = 4
+    adversarial: Weight = 0.1
+    perceptual: Weight = 0.5
+    perceptual_layers: Layers = field(default_factory=lambda: {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0})
+    perceptual_px: Pixels = 256
+    encoded_every: Count = 4
+    phases: Annotated[tuple[PretrainPhase, ...], PHASES] = PAPERS_PHASES
 
 
-@dataclass(frozen=True)
+@section
 class Finetune(Adversarial):
     """[finetune]: g -> g' on the portraits, for destylization."""
 
-    steps: int = setting(600, at_least=1)
+    steps: Count = 600
 
 
-@dataclass(frozen=True)
+@section
 class Destylize:
     """[destylize]: the extrinsic and the intrinsic code of each portrait."""
 
-    steps: int = setting(300, at_least=1)
-    batch: int = setting(0, at_least=0)  # 0 = decided by the memory a row costs
-    lr: float = setting(0.1, above=0)
-    rampup: float = setting(0.05, at_least=0, at_most=1)
-    rampdown: float = setting(0.25, at_least=0, at_most=1)
-    perceptual: float = setting(1.0, at_least=0)
-    identity: float = setting(0.1, at_least=0)
-    spread: float = setting(1.0, at_least=0)  # of the mean over columns of the deviation over rows
-    noise: float = setting(1e5, at_least=0)
-    truncation: float = setting(0.7, at_least=0, at_most=1)
-    structure_rows: int = setting(8, at_least=1)  # rows from here on keep the encoder's values
+    steps: Count = 300
+    batch: Whole = 0  # 0 = decided by the memory a row costs
+    lr: Rate = 0.1
+    rampup: Share = 0.05
+    rampdown: Share = 0.25
+    perceptual: Weight = 1.0
+    identity: Weight = 0.1
+    spread: Weight = 1.0  # of the mean over columns of the deviation over rows
+    noise: Weight = 1e5
+    truncation: Share = 0.7
+    structure_rows: Count = 8  # rows from here on keep the encoder's values
 
 
-@dataclass(frozen=True)
+@section
 class Transfer(Adversarial):
     """[transfer]: stage III, style transfer."""
 
-    steps: int = setting(1400, at_least=1)
-    adversarial: float = setting(1.0, at_least=0)
-    projected: float = setting(0.0, at_least=0)  # of a second discriminator, on features; the paper has none
-    perceptual: float = setting(1.0, at_least=0)
-    contextual: float = setting(0.25, at_least=0)
-    feature_matching: float = setting(0.25, at_least=0)
-    identity: float = setting(1.0, at_least=0)
-    regularizer: float = setting(0.015, at_least=0)
-    perceptual_layers: dict[str, float] = field(
-        default_factory=lambda: {"relu2_1": 0.5, "relu3_1": 1.0}, metadata={"at_least": 0}
-    )
-    jitter: float = setting(0.1, at_least=0)  # deviation of the noise on z_e, in W+
-    optimizer: str = setting("adam", choices=("adam", "muon"))  # the extrinsic path's; muon needs path = 0
-    shift: int = setting(0, at_least=0)  # features and identities are read of pictures moved by up to so many px
-    cooldown: float = setting(0.0, at_least=0, at_most=1)  # over this last part of the steps, rates fall to 0
+    steps: Count = 1400
+    adversarial: Weight = 1.0
+    projected: Weight = 0.0  # of a second discriminator, on features; the paper has none
+    perceptual: Weight = 1.0
+    contextual: Weight = 0.25
+    feature_matching: Weight = 0.25
+    identity: Weight = 1.0
+    regularizer: Weight = 0.015
+    perceptual_layers: Layers = field(default_factory=lambda: {"relu2_1": 0.5, "relu3_1": 1.0})
+    jitter: Weight = 0.1  # deviation of the noise on z_e, in W+
+    optimizer: Literal["adam", "muon"] = "adam"  # the extrinsic path's; muon needs path = 0
+    shift: Whole = 0  # features and identities are read of pictures moved by up to so many px
+    cooldown: Share = 0.0  # over this last part of the steps, rates fall to 0
 
 
-@dataclass(frozen=True)
+@section
 class Refine:
     """[refine]: latent optimisation of the extrinsic codes after stage III."""
 
     enabled: bool = True
-    steps: int = setting(100, at_least=1)
-    batch: int = setting(0, at_least=0)
-    structure_lr: float = setting(0.005, above=0)
-    color_lr: float = setting(0.1, above=0)
-    noise_lr: float = setting(0.1, above=0)
-    perceptual: float = setting(1.0, at_least=0)
-    contextual: float = setting(1.0, at_least=0)
-    noise: float = setting(1e5, at_least=0)
+    steps: Count = 100
+    batch: Whole = 0
+    structure_lr: Rate = 0.005
+    color_lr: Rate = 0.1
+    noise_lr: Rate = 0.1
+    perceptual: Weight = 1.0
+    contextual: Weight = 1.0
+    noise: Weight = 1e5
 
 
-@dataclass(frozen=True)
+@section
 class Samplers:
     """[samplers]: the two sampling networks, trained by nearest-neighbour matching."""
 
     enabled: bool = True
-    codes: int = setting(1000, at_least=1)  # the bank is repeated up to about so many
-    jitter: float = setting(0.05, at_least=0)
-    draws: float = setting(2.0, at_least=1)  # outputs drawn per code and epoch
-    matches: int = setting(500_000, at_least=1)  # epochs = matches / codes
-    batch: int = setting(128, at_least=2)
-    lr: float = setting(1e-3, above=0)
-    halve_every: int = setting(50, at_least=1)  # epochs
+    codes: Count = 1000  # the bank is repeated up to about so many
+    jitter: Weight = 0.05
+    draws: Annotated[float, Field(ge=1)] = 2.0  # outputs drawn per code and epoch
+    matches: Count = 500_000  # epochs = matches / codes
+    batch: Annotated[int, Field(ge=2), BeforeValidator(_whole)] = 128
+    lr: Rate = 1e-3
+    halve_every: Count = 50  # epochs
 
 
-@dataclass(frozen=True)
-class Perception:
+@section
+class Judges:
     """[perception]: the nets that judge features and identity; auto = the paper's where their weights are present."""
 
-    features: str = setting("auto", choices=("auto", "vgg", "mobilenet"))
-    identity: str = setting("auto", choices=("auto", "arcface", "embedded"))
+    features: Literal["auto", "vgg", "mobilenet"] = "auto"
+    identity: Literal["auto", "arcface", "embedded"] = "auto"
 
 
-@dataclass(frozen=True)
+@section
 class Bundle:
     """[bundle]: what the finished model says of itself."""
 
     title: str = ""
-    mask: str = setting("head", choices=("face", "head", "crop"))
-    weights: tuple[float, ...] = setting((0.75,) * 7 + (1.0,) * 11, at_least=0, at_most=1)
-    truncation: float = setting(0.75, at_least=0, at_most=1)
+    mask: Literal["face", "head", "crop"] = "head"
+    weights: RowWeights = (0.75,) * 7 + (1.0,) * 11
+    truncation: Share = 0.75
     default_exemplar: str = ""  # file name; none = the first
     licence: str = ""
     thumbnails: bool = True
 
 
-@dataclass(frozen=True)
+@section
 class Recipe:
     """A whole recipe. `stages` is what it runs."""
 
-    name: str = ""  # default: the file's name
-    kind: str = setting("style", choices=tuple(STAGES))
+    name: Annotated[str, FILE_NAME]  # a file's own, where it says none
+    kind: Kind = "style"
     about: str = ""
     base_model: str = ""  # what it starts from: a zoo name, a bundle or a run folder; kind base makes one
-    seed: int = setting(1, at_least=0)
-    precision: str = setting("auto", choices=("auto", "float32", "bf16", "fp16"))
-    log_every: int = setting(10, at_least=1)
-    grid_every: int = setting(200, at_least=1)
-    checkpoint_every: int = setting(100, at_least=1)
-    snapshot_every: int = setting(100, at_least=1)  # snapshots are kept: users pick the iteration by eye
-    process_timeout_s: int = setting(1800, at_least=1)
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    log_every: Count = 10
+    grid_every: Count = 200
+    checkpoint_every: Count = 100
+    snapshot_every: Count = 100  # snapshots are kept: users pick the iteration by eye
+    process_timeout_s: Count = 1800
     data: Data = Data()
     base: BaseTraining = BaseTraining()
     pretrain: Pretrain = Pretrain()
@@ -284,7 +310,7 @@ class Recipe:
     transfer: Transfer = Transfer()
     refine: Refine = Refine()
     samplers: Samplers = Samplers()
-    perception: Perception = Perception()
+    perception: Judges = Judges()
     bundle: Bundle = Bundle()
 
     @property
@@ -301,15 +327,6 @@ class Recipe:
 # ------------------------------------------------------------------------------------------------- finding and reading
 
 
-@dataclass(frozen=True)
-class RecipeEntry:
-    """A shipped recipe, as a listing shows it."""
-
-    name: str
-    kind: str
-    about: str
-
-
 def recipe_folder() -> Path:
     """The folder of the shipped recipes: inside an installed package, beside the package in a checkout."""
     package = Path(__file__).resolve().parent
@@ -317,11 +334,10 @@ def recipe_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "recipes"
 
 
-def list_recipes() -> list[RecipeEntry]:
+def list_recipes() -> list[Recipe]:
     """The shipped recipes, by kind and name."""
-    recipes = [load_recipe(path) for path in sorted(recipe_folder().glob("*.toml"))]
-    entries = [RecipeEntry(recipe.name, recipe.kind, recipe.about) for recipe in recipes]
-    return sorted(entries, key=lambda entry: (tuple(STAGES).index(entry.kind), entry.name))
+    recipes = [load_recipe(path) for path in recipe_folder().glob("*.toml")]
+    return sorted(recipes, key=lambda recipe: (tuple(STAGES).index(recipe.kind), recipe.name))
 
 
 def resolve_recipe(source: str | Path) -> Path:
@@ -348,7 +364,7 @@ def load_recipe(source: str | Path, settings: Sequence[str] = (), **replace: Any
     """
     path = resolve_recipe(source)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors begin with a mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadFileError(f"{path}: not a TOML file: {error}") from error
     except OSError as error:
@@ -368,44 +384,25 @@ def load_recipe(source: str | Path, settings: Sequence[str] = (), **replace: Any
 
 def build_recipe(table: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """A recipe from a parsed TOML table; `where` opens every error message."""
-    recipe = _build(Recipe, table, where, ())
+    try:
+        # as JSON, which knows no tuples or Paths and no keys but texts: strict checks then ask only what TOML can tell
+        recipe = SCHEMA.validate_json(json.dumps(table, default=str))
+    except ValidationError as error:
+        raise UsageError(f"{where}: {_explain(error.errors()[0])}") from None
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", recipe.name):
-        raise UsageError(
-            f"{where}: name must be a plain file name of letters, digits, '.', '_', '-', not {recipe.name!r}."
-        )
-    known = {section.name for section in fields(Recipe) if is_dataclass(section.default)}
-    for section in table.keys() & known - set(recipe.sections):
-        kinds = " or ".join(kind for kind, sections in SECTIONS.items() if section in sections)
-        raise UsageError(
-            f"{where}: [{section}] belongs to a recipe of kind {kinds}; this one is of kind {recipe.kind}."
-        )
+    known = {one.name for one in fields(Recipe) if is_dataclass(one.default)}
+    for name in table.keys() & known - set(recipe.sections):
+        kinds = " or ".join(kind for kind, sections in SECTIONS.items() if name in sections)
+        raise UsageError(f"{where}: [{name}] belongs to a recipe of kind {kinds}; this one is of kind {recipe.kind}.")
     if recipe.kind != "base" and not recipe.base_model:
         raise UsageError(f'{where}: base_model is missing: name the base to start from, for example "ffhq" or "mini".')
     if recipe.kind == "base":
         _check_base(recipe.base, where)
-    for section in ("pretrain", "transfer"):
-        _check_layers(getattr(recipe, section).perceptual_layers, f"{where}: {section}.perceptual_layers")
     if recipe.transfer.optimizer == "muon" and recipe.transfer.path:
         raise UsageError(
             f"{where}: transfer.path must be 0 with transfer.optimizer = 'muon', which would take a whole step for it."
         )
-    if not recipe.bundle.weights:
-        raise UsageError(f"{where}: bundle.weights must hold a weight for each row.")
-    try:
-        re.compile(recipe.data.held_out_person)
-    except re.error as error:
-        raise UsageError(f"{where}: data.held_out_person is not a regular expression: {error}.") from error
     return recipe
-
-
-def _check_layers(layers: Mapping[str, float], where: str) -> None:
-    if not layers:
-        raise UsageError(f"{where} must name one layer or more of {', '.join(PERCEPTUAL_LAYERS)}.")
-    for layer in layers:
-        if layer not in PERCEPTUAL_LAYERS:
-            known = ", ".join(PERCEPTUAL_LAYERS)
-            raise UsageError(f"{where} has no '{layer}'.{did_you_mean(layer, PERCEPTUAL_LAYERS)} Layers: {known}.")
 
 
 def _check_base(base: BaseTraining, where: str) -> None:
@@ -415,8 +412,6 @@ def _check_base(base: BaseTraining, where: str) -> None:
     missing = [size for size in wanted if size not in base.channels]
     if missing:
         raise UsageError(f"{where}: base.channels lacks a width for {missing[0]} px.")
-    if not base.phases:
-        raise UsageError(f"{where}: base.phases must hold one phase or more.")
     for index, phase in enumerate(base.phases):
         if phase.size not in wanted[1:]:
             raise UsageError(
@@ -452,118 +447,76 @@ def _put(table: dict[str, Any], key: str, value: Any, where: str) -> None:
     place[last] = value
 
 
-# ------------------------------------------------------------------------------------------------- checking one value
+# ------------------------------------------------------------------------------------------------- explaining errors
+
+SCHEMA = TypeAdapter(Recipe)
 
 
-def _build(cls: type, table: Any, where: str, path: tuple[str, ...]) -> Any:
-    """An instance of dataclass `cls` from a table: every key known, every value of its type and in its range."""
-    if not isinstance(table, Mapping):
-        raise UsageError(f"{where}: {'.'.join(path)} must be a section, not {table!r}.")
-    known = {item.name: item for item in fields(cls)}
-    for key in table:
-        if key not in known:
-            section = f"[{'.'.join(path)}] has" if path else "there is"
-            raise UsageError(f"{where}: {section} no key '{key}'.{did_you_mean(key, known)}")
-    hints = typing.get_type_hints(cls)
-    values = {key: _value(hints[key], value, known[key].metadata, where, (*path, key)) for key, value in table.items()}
-    return cls(**values)
+def _explain(error: ErrorDetails) -> str:
+    """One line for what pydantic found wrong first: the key, what it may be, what it is, the nearest name there is."""
+    place, value = [str(part) for part in error["loc"]], error["input"]
+    if error["type"] == "json_invalid":
+        return "a name holds bytes that are no text (UTF-8): rename the file or folder."
+    if place[-1] == "[key]":
+        key, path = place[-2], ".".join(place[:-2])
+        layers = _schema_of(place[:-2]).get("propertyNames", {}).get("enum")
+        if layers:
+            return f"{path} has no '{key}'.{did_you_mean(key, layers)} Layers: {', '.join(layers)}."
+        return f"{path} has the key '{key}', which is not a whole number."
+    if error["type"] == "unexpected_keyword_argument":
+        what = f"[{'.'.join(place[:-1])}] has" if place[1:] else "there is"
+        return f"{what} no key '{place[-1]}'.{did_you_mean(place[-1], _schema_of(place[:-1])['properties'])}"
+    if error["type"] == "value_error":
+        return f"{'.'.join(place)} {error['ctx']['error']}."
+    if error["type"] == "missing" and len(place) == 1:
+        return f"{place[0]} is missing."
+    if error["type"] == "missing":
+        place.pop()  # a list that is too short: the entry that is not there says nothing
+    schema = _schema_of(place)
+    hint = did_you_mean(value, schema.get("enum", ())) if isinstance(value, str) else ""
+    return f"{'.'.join(place)} must {_wanted(schema)}, not {value!r}.{hint}"
 
 
-def _value(hint: Any, value: Any, limits: Mapping[str, Any], where: str, path: tuple[str, ...]) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if is_dataclass(hint):
-        return _build(hint, value, where, path)
-    if origin in (typing.Union, types.UnionType):
-        return _value(arguments[0], value, limits, where, path)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise _wrong(where, path, "a list", value)
-        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
-            raise _wrong(where, path, f"a list of {len(arguments)}", value)
-        return tuple(_value(arguments[0], item, limits, where, (*path, str(i))) for i, item in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise _wrong(where, path, "a table", value)
-        return {
-            _key(arguments[0], key, where, path): _value(arguments[1], item, limits, where, (*path, str(key)))
-            for key, item in value.items()
-        }
-    return _scalar(hint, value, limits, where, path)
+def _schema_of(place: Sequence[str]) -> dict[str, Any]:
+    """What JSON schema says of the value at `place`."""
+    whole = SCHEMA.json_schema()
+    node: dict[str, Any] = whole
+    for part in (None, *place):
+        if part in node.get("properties", {}):
+            node = node["properties"][part]
+        elif part is not None:
+            node = node["items"] if "items" in node else (node.get("prefixItems") or [node["additionalProperties"]])[0]
+        if "$ref" in node:
+            node = whole["$defs"][node["$ref"].split("/")[-1]]
+    return node
 
 
-def _key(hint: type, key: Any, where: str, path: tuple[str, ...]) -> Any:
-    try:
-        return hint(key)
-    except ValueError:
-        raise UsageError(f"{where}: {'.'.join(path)} has the key '{key}', which is not a whole number.") from None
+def _wanted(schema: Mapping[str, Any]) -> str:
+    """ "be a whole number of at least 1"."""
+    if "enum" in schema:
+        return f"be one of {', '.join(schema['enum'])}"
+    if "properties" in schema:
+        return "be a section"
+    if "description" in schema:
+        return schema["description"]
+    kinds = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a text"}
+    kinds |= {"object": "a table", "array": f"a list of {schema['minItems']}" if "minItems" in schema else "a list"}
+    limits = [f"{word} {schema[key]:g}" for key, word in LIMITS.items() if key in schema]
+    return f"be {kinds[schema['type']]} {' and '.join(limits)}".rstrip().replace("number at", "number of at")
 
 
-def _scalar(hint: type, value: Any, limits: Mapping[str, Any], where: str, path: tuple[str, ...]) -> Any:
-    if hint is float and type(value) is int:
-        value = float(value)
-    if hint is int and type(value) is float and value.is_integer():
-        value = int(value)
-    if isinstance(value, Path) and hint is str:
-        value = str(value)
-
-    wanted = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]
-    if "choices" in limits:
-        wanted = "one of " + ", ".join(limits["choices"])
-    if "at_least" in limits:
-        wanted += f" of at least {limits['at_least']:g}"
-    if "above" in limits:
-        wanted += f" above {limits['above']:g}"
-    if "at_most" in limits:
-        wanted += f"{' and' if 'at_least' in limits or 'above' in limits else ' of'} at most {limits['at_most']:g}"
-
-    if type(value) is not hint or (hint is float and not math.isfinite(value)):
-        raise _wrong(where, path, wanted, value)
-    if "choices" in limits and value not in limits["choices"]:
-        raise _wrong(where, path, wanted, value, did_you_mean(value, limits["choices"]))
-    too_small = value < limits.get("at_least", value) if hint in (int, float) else False
-    if (
-        too_small
-        or ("above" in limits and value <= limits["above"])
-        or ("at_most" in limits and value > limits["at_most"])
-    ):
-        raise _wrong(where, path, wanted, value)
-    return value
-
-
-def _wrong(where: str, path: tuple[str, ...], wanted: str, value: Any, hint: str = "") -> UsageError:
-    return UsageError(f"{where}: {'.'.join(path)} must be {wanted}, not {value!r}.{hint}")
-
+LIMITS = {"exclusiveMinimum": "above", "minimum": "at least", "maximum": "at most"}
 
 # ------------------------------------------------------------------------------------------------------------ writing
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as TOML: every setting of the sections its kind has. `build_recipe` reads it back equal."""
-    sections = {item.name for item in fields(recipe) if is_dataclass(getattr(recipe, item.name))}
-    lines = [
-        f"{item.name} = {_toml(getattr(recipe, item.name))}" for item in fields(recipe) if item.name not in sections
-    ]
-    for name in recipe.sections:
-        lines += ["", f"[{name}]"]
-        section = getattr(recipe, name)
-        lines += [f"{item.name} = {_toml(getattr(section, item.name))}" for item in fields(section)]
-    return "\n".join(lines) + "\n"
+    import tomli_w
 
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool | str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # TOML forbids a bare DEL
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if is_dataclass(value):
-        value = {item.name: getattr(value, item.name) for item in fields(value)}
-    return "{ " + ", ".join(f"{_toml_key(key)} = {_toml(item)}" for key, item in value.items()) + " }"
-
-
-def _toml_key(key: Any) -> str:
-    return str(key) if re.fullmatch(r"[A-Za-z0-9_-]+", str(key)) else _toml(str(key))
+    everything = SCHEMA.dump_python(recipe, mode="json")
+    others = {one for sections in SECTIONS.values() for one in sections} - set(recipe.sections)
+    return tomli_w.dumps({key: value for key, value in everything.items() if key not in others})
 
 
 # -------------------------------------------------------------------------------------------------------------- batch

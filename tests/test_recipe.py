@@ -8,6 +8,7 @@ import pytest
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, TrainingError, UsageError
 from dualstylegan.recipe import (
+    Transfer,
     build_recipe,
     dump_recipe,
     list_recipes,
@@ -124,6 +125,20 @@ def test_a_file_that_is_no_toml_is_named(tmp_path):
         load_recipe(file)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('base_model = "mini"\n', encoding="utf-8-sig")
+    assert load_recipe(file).base_model == "mini"
+
+
+def test_recipes_are_frozen_and_checked_however_they_are_made():
+    recipe = load_recipe("pixar")
+    with pytest.raises(AttributeError):
+        recipe.transfer.steps = 3
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        Transfer(steps=0)
+
+
 @pytest.mark.parametrize(
     ("table", "words"),
     [
@@ -148,6 +163,12 @@ def test_a_file_that_is_no_toml_is_named(tmp_path):
         ({"base_model": ""}, "base_model is missing"),
         ({"name": "../x"}, "name must be a plain file name"),
         ({"name": "/x"}, "name must be a plain file name"),
+        ({"name": "x" * 101}, "name must be a plain file name of up to 100 letters"),
+        ({"seed": 2**63}, "seed must be a whole number of at least 0"),
+        ({"data": {"folder": "caf\udce9"}}, "bytes that are no text"),
+        ({"transfer": {"perceptual_layers": []}}, "transfer.perceptual_layers must name one layer or more"),
+        ({"bundle": {"title": 3}}, "bundle.title must be a text, not 3"),
+        ({"data": {"include": "*.png"}}, "data.include must be a list, not"),
     ],
 )
 def test_what_a_user_can_get_wrong_is_one_line_with_file_and_key(table, words):
