@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,12 +15,12 @@ from PIL import Image
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.images import from_tensor
-from dualstylegan.media.paths import atomic_output
 from dualstylegan.media.sheets import contact_sheet
 from dualstylegan.models import zoo
 from dualstylegan.models.bundle import Style, load_style, read_header, read_thumbnails
 from dualstylegan.models.codes import StyleBank, fit_weights
 from dualstylegan.models.convert import import_style, pull_style
+from dualstylegan.runtime.files import whole_file
 
 VERB = "styles"
 FACE_SEED = 7  # the face all exemplars of a style without thumbnails are shown on
@@ -197,24 +198,16 @@ def _read(file: Path) -> np.ndarray | None:
 
 def _keep(picture: np.ndarray, file: Path) -> None:
     """In the cache, where that can be written: otherwise it is drawn again next time."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_output(file) as temporary:
-            Image.fromarray(picture).save(temporary, "PNG")
-    except (OSError, DualStyleGANError):
-        pass
+    with suppress(DualStyleGANError), whole_file(file) as temporary:
+        Image.fromarray(picture).save(temporary, "PNG")
 
 
 def _write(sheet: np.ndarray, target: Path) -> None:
     form = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(target.suffix.lower())
     if form is None:
         raise UsageError(f"A sheet is written as .png, .jpg or .webp, not as '{target.name}'.")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_output(target) as temporary:
-            Image.fromarray(sheet).save(temporary, form, quality=92)
-    except OSError as error:
-        raise DualStyleGANError(f"{target} could not be written: {error.strerror or error}.") from None
+    with whole_file(target) as temporary:
+        Image.fromarray(sheet).save(temporary, form, quality=92)
 
 
 def _short(licence: str | None) -> str:

@@ -32,7 +32,6 @@ from dualstylegan.media.film.video import check_encoding, film_suffix, is_film
 from dualstylegan.media.images import Picture, check_format, from_tensor, read_picture, write_picture
 from dualstylegan.media.paths import (
     Source,
-    atomic_output,
     expand_inputs,
     is_complete,
     names_a_film,
@@ -43,6 +42,7 @@ from dualstylegan.media.sheets import strip
 from dualstylegan.models import zoo
 from dualstylegan.models.codes import parse_style
 from dualstylegan.models.convert import pull_style
+from dualstylegan.runtime.files import whole_file
 from dualstylegan.runtime.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
 from dualstylegan.runtime.ranks import Ranks
 from dualstylegan.stylizing.films import FilmOptions, FilmReport, restyle_film
@@ -543,7 +543,7 @@ def _copy(task: _Task) -> _Written:
         if output.suffix.lower() != task.source.path.suffix.lower():
             write_picture(output, task.picture)
             continue
-        with atomic_output(output) as temporary:
+        with whole_file(output) as temporary:
             shutil.copyfile(task.source.path, temporary)
     return _Written(task.wanted_outputs)
 

@@ -32,6 +32,7 @@ from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
 from dualstylegan.recipe import Adversarial, BaseTraining, Recipe, dump_recipe, resolve_batch
 from dualstylegan.refine import read_distances, read_refined, refine_codes, refinement_grid
+from dualstylegan.runtime.files import sweep
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.augment import AdaptiveAugmentation
@@ -42,7 +43,7 @@ from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Pace, Stage, seed_for, train_stage
 from dualstylegan.training.perception import LAYERS, Perception, load_perception
 from dualstylegan.training.portraits import Portrait
-from dualstylegan.training.run import RandomState, RunFolder, sweep
+from dualstylegan.training.run import RandomState, RunFolder
 from dualstylegan.training.samplers import covered_exemplars, part_of, train_samplers
 from dualstylegan.training.structure import StructureStage
 from dualstylegan.training.transfer import TransferStage

@@ -34,6 +34,7 @@ from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
+from dualstylegan.runtime import files
 
 CHANNELS = {4: 8, 8: 8, 16: 8, 32: 8}
 
@@ -186,7 +187,7 @@ def test_a_failed_write_leaves_the_old_model_and_no_litter(tmp_path, base, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(bundle, "save_file", disk_full)
-    with pytest.raises(DualStyleGANError, match=r"base could not be written.*No space left"):
+    with pytest.raises(DualStyleGANError, match=r"Cannot write .*base.*No space left"):
         save_base(tmp_path / "base", base)
     assert (tmp_path / "base" / "header.json").read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
@@ -218,7 +219,7 @@ def test_a_model_being_replaced_can_be_read_at_any_moment(tmp_path, base):
 @pytest.mark.parametrize("swap_in_one_step", [True, False])
 def test_files_beside_the_parts_survive_a_new_version(tmp_path, base, monkeypatch, swap_in_one_step):
     if not swap_in_one_step:
-        monkeypatch.setattr(bundle, "_exchange", lambda a, b: False)
+        monkeypatch.setattr(files, "_exchange", lambda a, b: False)
     folder = save_base(tmp_path / "base", base)
     (folder / "MODEL_CARD.md").write_text("mine")
     base.discriminator = None
@@ -277,7 +278,7 @@ def test_a_cached_part_is_hashed_by_the_first_process_alone(run, cache, hashed):
     for _ in range(3):
         read_in_a_new_process(folder)
     assert hashed == ["codes.safetensors"]
-    assert not list(folder.glob("*.tmp"))
+    assert not list(folder.glob(".dsg-*"))
 
     part = folder / "codes.safetensors"
     later_ns = part.stat().st_mtime_ns + 1_000_000
@@ -309,7 +310,7 @@ def test_a_cache_that_cannot_be_written_is_hashed_each_time(run, cache, hashed):
     read_in_a_new_process(folder)
     read_in_a_new_process(folder)
     assert hashed == ["codes.safetensors"] * 2
-    assert not list(folder.glob("*.tmp"))
+    assert not list(folder.glob(".dsg-*"))
 
 
 def test_models_outside_the_cache_get_no_file_beside_their_parts(run):

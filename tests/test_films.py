@@ -700,7 +700,7 @@ def test_killed_it_goes_on(style):
     process.communicate(timeout=60)
     assert not Path("stylized/a.mp4").exists()
     (folder,) = Path("stylized").glob(".dsg-parts-*")
-    (folder / ".dsg-0123abcd.part").write_bytes(b"half")  # what it leaves when killed while it writes a part
+    (folder / ".dsg-tmp-0123abcd.part").write_bytes(b"half")  # what it leaves when killed while it writes a part
     again = start(style, *options, "--resume", nap=0)
     said, errors = again.communicate(timeout=280)
     assert again.returncode == 0, said[-2000:] + errors

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import io
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from conftest import draw_picture
 
-from dualstylegan.errors import DualStyleGANError, UsageError
+from dualstylegan.errors import UsageError
 from dualstylegan.media.images import write_picture
 from dualstylegan.media.paths import (
     Source,
-    atomic_output,
     expand_inputs,
     is_complete,
-    is_temporary,
     kind_of,
     output_folder,
     output_path,
@@ -240,69 +234,7 @@ def test_a_plan_has_a_row_per_source_and_a_path_per_style():
     ]
 
 
-# Whole or not at all
-
-
-def test_an_output_appears_whole_and_makes_its_folder(tmp_path):
-    path = tmp_path / "new" / "deep" / "a.bin"
-    with atomic_output(path) as temporary:
-        temporary.write_bytes(b"half")
-        assert not path.exists()
-        assert is_temporary(temporary)
-        assert temporary.suffix == path.suffix
-    assert path.read_bytes() == b"half"
-    assert [entry.name for entry in path.parent.iterdir()] == ["a.bin"]
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_a_failure_leaves_the_old_file_and_no_half_one(tmp_path, error):
-    path = tmp_path / "a.bin"
-    path.write_bytes(b"old")
-    with pytest.raises(error), atomic_output(path) as temporary:
-        temporary.write_bytes(b"half")
-        raise error
-    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("a.bin", b"old")]
-
-
-def test_an_output_has_the_permissions_of_any_new_file(tmp_path):
-    (tmp_path / "plain").write_bytes(b"")
-    with atomic_output(tmp_path / "ours") as temporary:
-        temporary.write_bytes(b"")
-    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    with (
-        pytest.raises(DualStyleGANError, match=r"Cannot write .*a\.bin"),
-        atomic_output(tmp_path / "file" / "a.bin") as temporary,
-    ):
-        temporary.write_bytes(b"x")
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_command_leaves_no_half_file(tmp_path, number, status):
-    script = (
-        "import sys, time\n"
-        "from dsgcli import main\n"
-        "from dualstylegan.media.paths import atomic_output\n"
-        "@main.app.command()\n"
-        "def slow() -> None:\n"
-        "    with atomic_output('out.bin') as temporary, temporary.open('wb') as file:\n"
-        "        file.write(b'half'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
-        "sys.exit(main.main(['slow']))\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as run:
-        assert run.stdout.readline() == "writing\n"
-        began = time.monotonic()
-        run.send_signal(number)
-        _, said = run.communicate(timeout=30)
-    assert run.returncode == status
-    assert said in ("dsg: interrupted.\n", "dsg: terminated.\n")
-    assert time.monotonic() - began < 10
-    assert list(tmp_path.iterdir()) == []
+# What is complete
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".gif", ".bmp", ".avif"])

@@ -11,7 +11,7 @@ from tiny_style import tiny_style
 
 from dsgcli.main import main
 from dualstylegan import styles
-from dualstylegan.errors import DownloadError, UsageError
+from dualstylegan.errors import DownloadError, DualStyleGANError, UsageError
 from dualstylegan.media.sheets import contact_sheet, strip
 from dualstylegan.models import convert, zoo
 from dualstylegan.models.bundle import copy_bundle, load_style, save_style
@@ -121,12 +121,12 @@ def test_a_style_without_thumbnails_is_rendered_once_on_one_face(toon, home, mon
 
 
 def test_rendering_needs_no_writable_cache(toon, home, monkeypatch):
-    def refuse_in_the_cache(path, real=styles.atomic_output):
+    def refuse_in_the_cache(path, real=styles.whole_file):
         if home in path.parents:
-            raise OSError(30, "Read-only file system")
+            raise DualStyleGANError(f"Cannot write {path}: Read-only file system.")
         return real(path)
 
-    monkeypatch.setattr(styles, "atomic_output", refuse_in_the_cache)
+    monkeypatch.setattr(styles, "whole_file", refuse_in_the_cache)
     assert main(["styles", "show", "bare", "-o", "sheet.png"]) == 0
     assert not list((home / "sheets").rglob("*.png"))
 

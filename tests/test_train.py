@@ -419,7 +419,7 @@ def test_a_full_disk_costs_no_checkpoint_already_written(tmp_path, monkeypatch):
         list(train_stage(Fragile(breaks_at=-1), run, Processes(cpu=True), PACE))
     monkeypatch.setattr(torch, "save", save)
     assert run.last_checkpoint("fragile").step == 2
-    assert not list(run.path.rglob("*.tmp"))
+    assert not list(run.path.rglob(".dsg-*"))
 
 
 def test_a_vanished_run_folder_is_said_in_one_line(tmp_path):

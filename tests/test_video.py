@@ -18,7 +18,7 @@ from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.media.film import mux
 from dualstylegan.media.film.planes import planes_of
 from dualstylegan.media.film.video import FilmWriter, film_suffix, is_film, open_film
-from dualstylegan.media.paths import is_temporary
+from dualstylegan.runtime.files import is_temporary
 
 BOX = np.s_[30:60, 40:80]  # where the tests change a 160x90 frame
 
@@ -743,7 +743,7 @@ def test_a_killed_run_leaves_whole_parts_only(tmp_path):
     source = draw_film(tmp_path / "a.mp4", 40)
     script = (
         "import sys, time\n"
-        "from dualstylegan.media import mux\n"
+        "from dualstylegan.media.film import mux\n"
         "from dualstylegan.media.film.video import FilmWriter, open_film\n"
         "mux.PART_FRAMES = 8\n"
         "with open_film('a.mp4') as film, FilmWriter('b.mp4', film, resume='x') as out:\n"

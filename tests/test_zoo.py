@@ -20,6 +20,7 @@ from dualstylegan.models import convert, download, zoo
 from dualstylegan.models.bundle import load_style
 from dualstylegan.models.zoo import Entry, RemoteFile
 from dualstylegan.networks.small_encoder import SmallEncoder
+from dualstylegan.runtime.files import parts_of
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: three chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -151,14 +152,14 @@ def test_a_cut_connection_is_resumed_where_it_broke(plain, server):
 
 def test_a_download_killed_yesterday_is_resumed_today(plain, server):
     plain.parent.mkdir(parents=True)
-    plain.with_name("file.bin.part").write_bytes(CONTENT[:2_000_000])
+    parts_of(plain).write_bytes(CONTENT[:2_000_000])
     assert zoo.fetch("thing").read_bytes() == CONTENT
     assert gets(server) == ["bytes=2000000-"]
 
 
 def test_a_whole_part_that_was_never_renamed_is_recognised(plain, server):
     plain.parent.mkdir(parents=True)
-    plain.with_name("file.bin.part").write_bytes(CONTENT)
+    parts_of(plain).write_bytes(CONTENT)
     assert zoo.fetch("thing").read_bytes() == CONTENT
     assert gets(server) == [f"bytes={len(CONTENT)}-"]
 
@@ -166,7 +167,7 @@ def test_a_whole_part_that_was_never_renamed_is_recognised(plain, server):
 @pytest.mark.parametrize("length", [1000, len(CONTENT), len(CONTENT) + 5])
 def test_the_beginning_of_another_file_is_thrown_away(plain, server, length):
     plain.parent.mkdir(parents=True)
-    plain.with_name("file.bin.part").write_bytes(b"x" * length)
+    parts_of(plain).write_bytes(b"x" * length)
     assert zoo.fetch("thing").read_bytes() == CONTENT
 
 
@@ -202,7 +203,7 @@ def test_a_connection_that_never_works_ends_and_keeps_what_came(plain, server):
     server.cut_after = [1_000_000] + [0] * 20
     with pytest.raises(DownloadError, match="What has come is kept: try again later"):
         zoo.fetch("thing")
-    assert plain.with_name("file.bin.part").stat().st_size == 1_000_000
+    assert parts_of(plain).stat().st_size == 1_000_000
     server.cut_after = []
     assert zoo.fetch("thing").read_bytes() == CONTENT
 

@@ -21,7 +21,8 @@ import numpy as np
 
 from dualstylegan.errors import BadFileError, UsageError
 from dualstylegan.faces.face import Face, box_around
-from dualstylegan.media.paths import Source, atomic_output
+from dualstylegan.media.paths import Source
+from dualstylegan.runtime.files import whole_file
 
 FORMAT, VERSION = "dsg-faces", 1
 
@@ -56,7 +57,7 @@ def read_entries(path: str | os.PathLike) -> list[dict[str, Any]]:
 def write_entries(path: str | os.PathLike, entries: list[dict[str, Any]]) -> None:
     """Write the file whole or not at all, one face per line."""
     lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
-    with atomic_output(path) as temporary:
+    with whole_file(path) as temporary:
         temporary.write_text(
             f'{{"format": "{FORMAT}", "version": {VERSION}, "faces": [\n{lines}\n]}}\n', encoding="utf-8"
         )

@@ -20,7 +20,7 @@ import torch
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError, features
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
-from dualstylegan.media.paths import atomic_output
+from dualstylegan.runtime.files import whole_file
 
 JPEG_QUALITY = 95
 MAX_MEGAPIXELS = 178  # Pillow's own refusal, twice its warning: a 102 MP camera is served, a bomb is not
@@ -301,7 +301,7 @@ def write_picture(
             del extra["compression"]  # Pillow's compressed TIFFs cannot hold EXIF's inner tables
     if like.dpi and form in ("JPEG", "PNG", "TIFF", "BMP"):
         extra["dpi"] = like.dpi
-    with atomic_output(path) as temporary:
+    with whole_file(path) as temporary:
         try:
             _save(image, temporary, form, extra)
         except OSError:

@@ -1,20 +1,19 @@
-"""Which files go in, where results come out, and how a file appears whole or not at all."""
+"""Which files go in, and where results come out."""
 
 from __future__ import annotations
 
 import glob
 import os
 import re
-import secrets
 import string
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from dualstylegan.errors import DualStyleGANError, UsageError, did_you_mean
+from dualstylegan.errors import UsageError, did_you_mean
+from dualstylegan.runtime.files import is_temporary
 
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp"}
@@ -25,7 +24,6 @@ FILM_SUFFIXES = frozenset(
     | {".wmv", ".flv", ".3gp", ".ogv"}
 )
 FIELDS = ("stem", "ext", "parent", "style", "id")
-TEMPORARY_MARK = ".dsg-tmp-"
 
 Kind = Literal["picture", "film", "unknown"]
 
@@ -170,12 +168,6 @@ def _inside(path: Path, folder: Path | None) -> bool:
     return folder is not None and path.resolve().is_relative_to(folder)
 
 
-def is_temporary(path: str | os.PathLike) -> bool:
-    """Hidden files (`._x.jpg` of macOS too), editors' backups and what a killed run of ours left behind."""
-    name = Path(path).name
-    return name.startswith((".", "~$")) or name.endswith(("~", ".tmp", ".part")) or TEMPORARY_MARK in name
-
-
 def output_folder(out: str | os.PathLike | None, default: str = "stylized") -> Path | None:
     """The folder results go to where `out` (the -o option) names one; None where it is a file name or a template."""
     if out is None:
@@ -314,32 +306,6 @@ def _way_out(one: Source, other: Source) -> str:
     if one.path.parent == other.path.parent:
         return "Give them to two runs."
     return "Name the folder above them, or use {parent} in -o."
-
-
-@contextmanager
-def atomic_output(path: str | os.PathLike) -> Iterator[Path]:
-    """`with atomic_output(path) as temporary:` write to `temporary`; it becomes `path` in one step when the block ends.
-
-    The temporary file lies in the same folder (which is made), keeps the suffix and is recognised by `is_temporary`.
-    When the block fails, by Ctrl-C or SIGTERM too, it is removed and an older `path` stays as it was. Raises
-    DualStyleGANError when the folder cannot be made or written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{TEMPORARY_MARK}{secrets.token_hex(4)}{path.suffix}")
-    try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            # On a journaled disk a rename may survive a power cut that the bytes before it did not.
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-    except OSError as error:
-        raise DualStyleGANError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def is_complete(path: str | os.PathLike) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import secrets
 import shutil
 import struct
 import zlib
@@ -16,11 +15,12 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
+from dualstylegan.errors import BadFileError, UsageError
 from dualstylegan.media.detect import ANIMATED_SUFFIXES, numbered_pictures
 from dualstylegan.media.film.film import Film, FilmFrame, FilmInfo, Still
 from dualstylegan.media.film.planes import to_deep_rgb
-from dualstylegan.media.paths import TEMPORARY_MARK, kind_of
+from dualstylegan.media.paths import kind_of
+from dualstylegan.runtime.files import whole_folder
 
 FRAME_RATE = Fraction(25)  # of a folder of frames, which does not say
 _UNSAID_MS = 100  # how long players show a GIF's frame of no duration
@@ -474,23 +474,12 @@ def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """`atomic_output` for a folder of frames: an older one is replaced by the whole new one, or stays."""
-    temporary = path.with_name(f"{TEMPORARY_MARK}{secrets.token_hex(4)}")
-    try:
-        try:
-            if path.is_dir() and not _holds_frames_only(path):
-                raise UsageError(f"{path} is a folder with other things in it. Name a new one for the frames.")
-            temporary.mkdir(parents=True)
-            yield temporary
-            if path.is_dir():
-                shutil.rmtree(path)
-            temporary.replace(path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise DualStyleGANError(f"Cannot write {path}: {error.strerror or error}.") from error
+def frames_folder(path: Path) -> Iterator[Path]:
+    """`whole_folder` for frames. Raises UsageError rather than replace a folder that holds anything else."""
+    if path.is_dir() and not _holds_frames_only(path):
+        raise UsageError(f"{path} is a folder with other things in it. Name a new one for the frames.")
+    with whole_folder(path) as temporary:
+        yield temporary
 
 
 def _holds_frames_only(folder: Path) -> bool:

@@ -9,14 +9,12 @@ precision; they are float32 in memory.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import io
 import json
 import math
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -41,6 +39,7 @@ from dualstylegan.networks.encoder import PSPEncoder
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
+from dualstylegan.runtime.files import whole_file, whole_folder
 
 FORMAT = 1
 HEADER = "header.json"
@@ -142,19 +141,20 @@ def generator_sha256(state: Mapping[str, Tensor]) -> str:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its place when all went well, and is gone in any case."""
-    if folder.exists() and not (folder / HEADER).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    """`whole_folder` for a model; files beside the parts of the one that was there (a model card) are kept."""
+    there = (folder / HEADER).is_file()
+    if folder.exists() and not there and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is no model; it is left alone. Choose another folder.")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
+    with whole_folder(folder) as temporary:
+        try:
+            yield temporary
+        except SafetensorError as error:
+            raise DualStyleGANError(f"Cannot write {folder}: {error}.") from None
         read_header(temporary)
-        _take_place(temporary, folder)
-    except (OSError, SafetensorError) as error:
-        raise DualStyleGANError(f"{folder} could not be written: {error}.") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for file in folder.iterdir() if there else ():
+            if file.suffix != ".safetensors" and file.name != HEADER:
+                copy = shutil.copytree if file.is_dir() else shutil.copy2
+                copy(file, temporary / file.name)
 
 
 def _write_header(folder: Path, header: Mapping[str, Any]) -> None:
@@ -174,36 +174,6 @@ def _for_disk(tensors: Mapping[str, Tensor], half: bool) -> State:
         alone = tensor.untyped_storage().nbytes() == tensor.nbytes  # safetensors takes no two views of one storage
         stored[key] = tensor.contiguous() if alone else tensor.clone(memory_format=torch.contiguous_format)
     return stored
-
-
-def _take_place(new: Path, folder: Path) -> None:
-    """`new` becomes `folder`; files beside the parts of the old one (a model card) move over."""
-    if not folder.exists():
-        new.rename(folder)
-        return
-    old = new
-    if not _exchange(new, folder):
-        old = new.with_suffix(".old")
-        folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            old.rename(folder)
-            raise
-    for file in old.iterdir():
-        if file.suffix != ".safetensors" and file.name != HEADER:
-            file.rename(folder / file.name)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Swap two folders in one step, where the system can (Linux): no reader ever finds nothing."""
-    try:
-        rename = ctypes.CDLL(None).renameat2
-    except (AttributeError, OSError, TypeError):
-        return False
-    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return rename(here, os.fsencode(a), here, os.fsencode(b), swap) == 0
 
 
 _verified: set[tuple] = set()
@@ -235,14 +205,8 @@ def _remembered(folder: Path) -> dict[str, Any]:
 
 def _remember(file: Path, state: list) -> None:
     """Where the cache can be written. Of two processes at once one may forget the other's part: it is hashed again."""
-    memory = file.with_name(VERIFIED)
-    temporary = file.with_name(f"{VERIFIED}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    with suppress(OSError):
-        try:
-            temporary.write_text(json.dumps({**_remembered(file.parent), file.name: state}), encoding="utf-8")
-            temporary.replace(memory)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with suppress(DualStyleGANError), whole_file(file.with_name(VERIFIED)) as temporary:
+        temporary.write_text(json.dumps({**_remembered(file.parent), file.name: state}), encoding="utf-8")
 
 
 def _sha256(file: Path) -> str:

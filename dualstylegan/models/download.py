@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dualstylegan.errors import DownloadError
+from dualstylegan.runtime.files import parts_of
 
 Notify = Callable[[str], None]  # a line for the user
 Progress = Callable[[str, int, int | None], None]  # file, bytes done, bytes in all where that is known
@@ -42,14 +43,14 @@ def download(source: Source, target: Path, *, sha256: str | None = None, progres
     """Fetch a file to `target`, which appears only once it is whole and its hash is right.
 
     `sha256`, or its first digits, goes before what the server says; without either nothing is fetched. What came
-    before a failure stays as target.part, and the next call goes on from there. Raises DownloadError.
+    before a failure stays beside it (`parts_of`), and the next call goes on from there. Raises DownloadError.
     """
     wanted = sha256 or source.sha256
     if not (wanted or source.git_sha1):
         raise DownloadError(f"{source.url}: neither we nor the server has a hash of it, so it cannot be trusted.")
     if source.sha256 and not source.sha256.startswith(wanted):
         raise DownloadError(f"{source.url} is no longer the file the zoo knows (sha256 {source.sha256[:12]}).")
-    part = target.with_name(f"{target.name}.part")
+    part = parts_of(target)
     try:
         resumed = part.exists()
         _stream(source, part, target.name, progress)

@@ -37,7 +37,7 @@ from dualstylegan.faces.track import DETECT_EVERY, FaceTracker, FrameFaces, Trac
 from dualstylegan.media.film.encode import CONTAINERS
 from dualstylegan.media.film.video import Film, FilmFrame, FilmWriter, forget_parts, open_film
 from dualstylegan.media.images import from_tensor
-from dualstylegan.media.paths import atomic_output
+from dualstylegan.runtime.files import whole_file
 from dualstylegan.runtime.stages import Channel, Line
 from dualstylegan.stylizing.stylizer import Stylizer
 
@@ -219,7 +219,7 @@ class _Film:
                 forget_parts(path)
             if self.no_face == "copy" and not self.options.crop:
                 for path in self.paths:
-                    with atomic_output(path) as temporary:
+                    with whole_file(path) as temporary:
                         shutil.copyfile(self.source, temporary)
                 report.outputs = list(self.paths)
         else:

@@ -30,8 +30,9 @@ from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix
 from dualstylegan.faces.faces_json import faces_of, read_faces_json
 from dualstylegan.faces.find import Detector, make_detector
 from dualstylegan.media.images import Picture, from_tensor, read_picture
-from dualstylegan.media.paths import Source, atomic_output, expand_inputs
+from dualstylegan.media.paths import Source, expand_inputs
 from dualstylegan.recipe import Data, Template
+from dualstylegan.runtime.files import whole_file
 from dualstylegan.runtime.interrupts import uninterrupted
 from dualstylegan.training.portraits import Portrait, load_portrait
 
@@ -220,7 +221,7 @@ def _read_left_out(folder: Path, processes: int) -> dict[str, str]:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    with atomic_output(path) as temporary:
+    with whole_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -337,7 +338,7 @@ def _aligned_already(picture: Picture, size: int, source: Path) -> np.ndarray:
 def _write_crop(path: Path, pixels: np.ndarray, mark: str) -> None:
     text = PngInfo()
     text.add_text(MARK, mark)
-    with atomic_output(path) as temporary:
+    with whole_file(path) as temporary:
         Image.fromarray(pixels).save(temporary, pnginfo=text, compress_level=1)
 
 

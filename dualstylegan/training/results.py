@@ -7,9 +7,7 @@ a file made with other settings, another network or another picture of that name
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -19,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from dualstylegan.errors import BadFileError, DualStyleGANError
+from dualstylegan.runtime.files import whole_file
 
 SUFFIX = ".safetensors"
 
@@ -45,20 +44,13 @@ class PortraitResults:
         contents = save(
             {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, {"fingerprint": fingerprint}
         )
-        path = self.path(name)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(contents)
-            temporary.replace(path)
-        except OSError as error:
+            with whole_file(self.path(name)) as temporary:
+                temporary.write_bytes(contents)
+        except DualStyleGANError as error:
             raise DualStyleGANError(
-                f"{path}: could not be written ({error.strerror or error}). "
-                "Portraits already stored are untouched: make room and run the same command again."
+                f"{error} Portraits already stored are untouched: make room and run the same command again."
             ) from error
-        finally:
-            with suppress(OSError):  # where there was no room or no folder, there may be nothing to remove either
-                temporary.unlink(missing_ok=True)
 
     def read(self, name: str, keys: Sequence[str] | None = None) -> dict[str, Tensor]:
         """The tensors of one portrait (or only `keys`). Raises BadFileError."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import random
 import re
 import shutil
@@ -25,7 +24,8 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from dualstylegan.errors import TrainingError
+from dualstylegan.errors import DualStyleGANError, TrainingError
+from dualstylegan.runtime.files import whole_file
 
 CHECKPOINTS_KEPT = 2  # the newest, and one to fall back on should the newest be damaged
 
@@ -71,7 +71,7 @@ class RunFolder:
             for folder in (self.path, self.grids, self.checkpoints, self.snapshots):
                 folder.mkdir(parents=True, exist_ok=True)
             if recipe_text is not None:
-                _write_bytes(self.recipe_file, recipe_text.encode())
+                _write_text(self.recipe_file, recipe_text)
         return self
 
     def stage(self, name: str) -> Path:
@@ -107,12 +107,12 @@ class RunFolder:
     def finish(self, stage: str, **facts: Any) -> None:
         """Mark a stage as done, with JSON facts for those that come after it."""
         with self._writing(f"stage '{stage}'"):
-            _write_bytes(self.stage(stage) / "done.json", json.dumps(facts, indent=1).encode())
+            _write_text(self.stage(stage) / "done.json", json.dumps(facts, indent=1))
 
     def begin(self, stage: str, settings: Mapping[str, Any]) -> None:
         """Note with which settings a stage is made."""
         with self._writing(f"stage '{stage}'"):
-            _write_bytes(self.stage(stage) / "settings.json", json.dumps(settings, indent=1).encode())
+            _write_text(self.stage(stage) / "settings.json", json.dumps(settings, indent=1))
 
     def begun_with(self, stage: str) -> dict[str, Any] | None:
         """The settings a stage was begun with, or None."""
@@ -179,7 +179,7 @@ class RunFolder:
         writer = csv.DictWriter(text, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-        _write_bytes(self.log_file, text.getvalue().encode())
+        _write_text(self.log_file, text.getvalue())
 
     # Checkpoints and snapshots
 
@@ -245,9 +245,9 @@ class RunFolder:
     def _writing(self, what: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        except (OSError, RuntimeError, DualStyleGANError) as error:  # torch reports a full disk as RuntimeError
             raise TrainingError(
-                f"Could not write {what} in {self.path} ({_reason(error)}). "
+                f"Could not write {what} in {self.path} ({_reason(error.__cause__ or error)}). "
                 "Checkpoints already written are untouched: make room and run the same command again."
             ) from error
 
@@ -300,16 +300,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    """Write `state` whole or not at all: a temporary sibling, flushed to the disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def _load(path: Path) -> dict[str, Any] | None:
@@ -322,22 +314,6 @@ def _load(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left behind under temporary names."""
-    for file in folder.rglob(".*.tmp"):
-        if file.is_dir():
-            shutil.rmtree(file, ignore_errors=True)
-        else:
-            file.unlink(missing_ok=True)
+def _write_text(path: Path, text: str) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")

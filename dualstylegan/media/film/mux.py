@@ -36,7 +36,7 @@ from dualstylegan.media.film.planes import (
     tagged,
     with_changes,
 )
-from dualstylegan.media.paths import atomic_output
+from dualstylegan.runtime.files import parts_of, whole_file
 
 PART_FRAMES = 240  # of a part: seconds of film, and what a stopped run loses at most
 
@@ -470,11 +470,6 @@ def can_hold(form: str, stream: av.stream.Stream) -> bool:
 # --- parts
 
 
-def parts_folder(path: Path) -> Path:
-    """Where the parts of the film `path` lie until it is whole."""
-    return path.with_name(f".dsg-parts-{path.name}")
-
-
 PARTS = "[0-9]*-*.part"  # not what a killed run was still writing: its name begins with a dot
 
 
@@ -489,7 +484,7 @@ class Parts:
     _NONE = -(1 << 63)
 
     def __init__(self, path: Path, settings: dict[str, Any]):
-        self.folder = parts_folder(path)
+        self.folder = parts_of(path)
         self._settings = json.loads(json.dumps(settings, default=str))
         self.shift: Fraction | None = None
         self.first_s = Fraction(0)
@@ -531,7 +526,7 @@ class Parts:
         if self.shift is not None:
             return
         self.shift, self.first_s = shift, first_s
-        with atomic_output(self.folder / "film.json") as temporary:
+        with whole_file(self.folder / "film.json") as temporary:
             temporary.write_text(json.dumps({**self._settings, "shift": str(shift), "first_s": str(first_s)}))
 
     def count_frame(self) -> None:
@@ -558,7 +553,7 @@ class Parts:
     def end(self) -> None:
         """The part is whole: give it its name."""
         file = self.folder / f"{self.done:08d}-{self._count:06d}.part"
-        with atomic_output(file) as temporary:
+        with whole_file(file) as temporary:
             temporary.write_bytes(self._buffer.getbuffer())
         self._files.append(file)
         self.done += self._count

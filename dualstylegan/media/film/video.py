@@ -30,7 +30,8 @@ from dualstylegan.media.film import mux
 from dualstylegan.media.film.decode import ContainerFilm
 from dualstylegan.media.film.encode import CONTAINERS, check_encoding, choose, film_suffix
 from dualstylegan.media.film.film import Film, FilmFrame, FilmInfo, Still
-from dualstylegan.media.paths import atomic_output, kind_of
+from dualstylegan.media.paths import kind_of
+from dualstylegan.runtime.files import parts_of, whole_file
 
 __all__ = [
     "Film",
@@ -78,7 +79,7 @@ def is_film(path: str | os.PathLike) -> bool:
 
 def forget_parts(path: str | os.PathLike) -> None:
     """Remove what a stopped run has left of the film that was to be `path`."""
-    shutil.rmtree(mux.parts_folder(Path(path)), ignore_errors=True)
+    shutil.rmtree(parts_of(Path(path)), ignore_errors=True)
 
 
 class FilmWriter:
@@ -144,15 +145,15 @@ class FilmWriter:
     def __enter__(self) -> FilmWriter:
         with ExitStack() as stack:
             if self._encoding is not None:
-                temporary = stack.enter_context(atomic_output(self.path))
+                temporary = stack.enter_context(whole_file(self.path))
                 self._sink = mux.ContainerWriter(
                     self.path, temporary, self._info, self._encoding, self._size, self._shape, self._parts
                 )
             elif not stills.is_folder(self.path, self._info):
-                temporary = stack.enter_context(atomic_output(self.path))
+                temporary = stack.enter_context(whole_file(self.path))
                 self._sink = stills.AnimationWriter(self.path, temporary, self._info, self._size)
             else:
-                temporary = stack.enter_context(stills.atomic_folder(self.path))
+                temporary = stack.enter_context(stills.frames_folder(self.path))
                 self._sink = stills.FramesWriter(self.path, temporary, self._info, self._size)
             self._stack = stack.pop_all()
         self._sink.notes[:0] = self._notes

@@ -1,0 +1,143 @@
+"""Files and folders appear under their names whole or not at all. What is unfinished has one mark.
+
+`.dsg-tmp-*` is being written, or was left by a run that was killed: `sweep` removes it. `.dsg-parts-*` is what a
+download or a film has so far: the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dualstylegan.errors import DualStyleGANError
+
+MARK = ".dsg-"  # hidden, and passed over where folders are searched for inputs
+TEMPORARY, PARTS = f"{MARK}tmp-", f"{MARK}parts-"
+
+LONGEST_NAME = 255  # bytes, on nearly all file systems
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """`with whole_file(path) as temporary:` write to `temporary`; it becomes `path` in one step when the block ends.
+
+    The temporary file lies in the same folder (which is made) and keeps the suffix. When the block fails, by Ctrl-C or
+    SIGTERM too, it is removed and an older `path` stays as it was. Raises DualStyleGANError when the folder cannot be
+    made or written.
+    """
+    path = Path(path)
+    temporary = _beside(path, path.suffix)
+    with _said(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _keep(temporary)
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """`whole_file` for a folder, which is there when the block begins. An older `path` is gone when it ends.
+
+    Whether that may be is for the caller to ask, and to take over in the block what of it is to stay.
+    """
+    path = Path(os.path.realpath(path))  # of two names for a folder the link stays a link
+    temporary = _beside(path)
+    with _said(path):
+        try:
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _keep(file)
+            _take_place(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def parts_of(path: Path) -> Path:
+    """Where what has come of `path` so far is kept, for a later run to go on from. A name too long is shortened."""
+    name = f"{PARTS}{path.name}"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f"{PARTS}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}"
+    return path.with_name(name)
+
+
+def is_temporary(path: str | os.PathLike) -> bool:
+    """Hidden files (`._x.jpg` of macOS too), editors' backups and what a killed run of ours left behind."""
+    name = Path(path).name
+    return name.startswith((".", "~$")) or name.endswith(("~", ".tmp", ".part"))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left anywhere below. Only where nobody is writing."""
+    for path in folder.rglob(f"{TEMPORARY}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _beside(path: Path, suffix: str = "") -> Path:
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}{suffix}")
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DualStyleGANError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def _keep(file: Path) -> None:
+    """Bring a file to the disk, where that can be done: a rename may survive a power cut that the bytes did not."""
+    try:
+        handle = os.open(file, os.O_RDWR)  # Windows flushes no file that is open for reading only
+    except PermissionError:  # it was made read-only
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
+    finally:
+        os.close(handle)
+
+
+_NO_FSYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # file systems that know no such thing
+
+
+def _take_place(new: Path, folder: Path) -> None:
+    """`new` becomes `folder`, and what was there before has the name `new`."""
+    if not folder.exists():
+        new.rename(folder)
+    elif not _exchange(new, folder):
+        old = _beside(folder)
+        folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+        old.rename(new)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swap two folders in one step, where the system can (Linux): no reader ever finds nothing."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(a), here, os.fsencode(b), swap) == 0
