@@ -6,15 +6,17 @@ import struct
 import subprocess
 import sys
 import zlib
+from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
 from conftest import draw_picture
-from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, features
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, features
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.media.images import Picture, as_picture, from_tensor, read_picture, to_tensor, write_picture
+from dualstylegan.media.profiles import png_words, profile_of, transform
 
 BROKEN_EXIF = b"Exif\0\0II*\0\xff\xff\xff\xff garbage"
 LOSSLESS = ["x.png", "x.tif", "x.bmp"]
@@ -308,6 +310,197 @@ def test_a_crop_in_another_size_takes_the_profile_but_not_the_alpha(tmp_path):
     with Image.open(tmp_path / "crop.png") as crop:
         assert (crop.size, crop.mode) == ((64, 64), "RGB")
         assert crop.info["icc_profile"] == wide_profile()
+
+
+def test_a_lossless_webp_stays_lossless_and_a_lossy_one_lossy(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 4), dtype=np.uint8)
+    noise[:20, :, 3] = 0  # what is invisible is kept, too
+    Image.fromarray(noise).save(tmp_path / "in.webp", lossless=True, exact=True)
+    picture = read_picture(tmp_path / "in.webp")
+    write_picture(tmp_path / "out.webp", picture)
+    with Image.open(tmp_path / "out.webp") as image:
+        assert np.array_equal(np.asarray(image), noise)
+    Image.fromarray(noise[..., :3]).save(tmp_path / "lossy.webp", quality=60)
+    write_picture(tmp_path / "still-lossy.webp", read_picture(tmp_path / "lossy.webp"))
+    assert b"VP8L" not in (tmp_path / "still-lossy.webp").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".jp2", ".tga", ".bmp", ".dds", ".qoi"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_goes_into_every_format_that_has_it(tmp_path, suffix, mode):
+    image = Image.fromarray(draw_picture())
+    image.putalpha(Image.fromarray(np.tile(np.arange(128, dtype=np.uint8) * 2, (96, 1))))
+    image.convert(mode).save(tmp_path / "in.png")
+    write_picture(tmp_path / f"x{suffix}", read_picture(tmp_path / "in.png"))
+    again = read_picture(tmp_path / f"x{suffix}")
+    assert np.array_equal(again.alpha, np.asarray(image.getchannel("A")))
+    write_picture(tmp_path / f"again{suffix}", again)
+    assert np.array_equal(read_picture(tmp_path / f"again{suffix}").alpha, again.alpha)
+
+
+def test_a_gif_is_transparent_where_a_picture_is_more_than_half(tmp_path):
+    image = Image.fromarray(draw_picture())
+    image.putalpha(Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 64, 1).repeat(96, 0)))
+    image.save(tmp_path / "in.png")
+    write_picture(tmp_path / "x.gif", read_picture(tmp_path / "in.png"))
+    assert np.array_equal(read_picture(tmp_path / "x.gif").alpha, np.asarray(image.getchannel("A")))
+
+
+@pytest.mark.parametrize("colour", [0, 2], ids=["grey", "RGB"])
+def test_one_transparent_colour_of_sixteen_bits_is_found(tmp_path, colour):
+    channels = 3 if colour else 1
+    levels = (np.arange(64) * 1000 + 7).astype(">u2").repeat(channels)
+    png = _png(64, 8, depth=16, colour=colour, rows=(b"\0" + levels.tobytes()) * 8)
+    clear = b"tRNS" + struct.pack(">H", 9007) * channels
+    chunk = struct.pack(">I", len(clear) - 4) + clear + struct.pack(">I", zlib.crc32(clear))
+    (tmp_path / "x.png").write_bytes(png[:33] + chunk + png[33:])
+    alpha = read_picture(tmp_path / "x.png").alpha
+    assert (alpha[:, 9] == 0).all()
+    assert (np.delete(alpha, 9, 1) == 255).all()
+
+
+def _worded(path, image: Image.Image, **words: bytes) -> None:
+    """A PNG with chunks of its own about its colours."""
+    info = PngImagePlugin.PngInfo()
+    for name, data in words.items():
+        info.add(name.encode(), data)
+    image.save(path, pnginfo=info)
+
+
+def _chunks(path) -> dict[bytes, bytes]:
+    with path.open("rb") as stream:
+        words = png_words(stream)
+    del words[b"IHDR"]
+    return words
+
+
+P3 = struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
+WORDS = {
+    "sRGB": {"sRGB": b"\0"},
+    "in short": {"gAMA": struct.pack(">I", 45455)},
+    "linear": {"gAMA": struct.pack(">I", 100_000)},
+    "wide": {"gAMA": struct.pack(">I", 45455), "cHRM": P3},
+    "P3": {"cICP": bytes([12, 13, 0, 1])},
+    "PQ": {"cICP": bytes([9, 16, 0, 1])},
+    "HLG": {"cICP": bytes([9, 18, 0, 1]), "sRGB": b"\0"},
+}
+
+
+@pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_what_a_png_says_of_its_colours_is_said_again(tmp_path, words, mode):
+    stored = Image.fromarray(draw_picture()).convert(mode)
+    _worded(tmp_path / "in.png", stored, **words)
+    picture = read_picture(tmp_path / "in.png")
+    write_picture(tmp_path / "same.png", picture)
+    changed = picture.pixels.copy()
+    changed[20:40, 20:40] = (120, 110, 100)
+    write_picture(tmp_path / "changed.png", changed, like=picture)
+
+    with Image.open(tmp_path / "same.png") as image:
+        assert np.array_equal(np.asarray(image), np.asarray(stored))
+    assert _chunks(tmp_path / "same.png") == {name.encode(): data for name, data in words.items()}
+    again = read_picture(tmp_path / "changed.png").pixels
+    assert np.abs(again[20:40, 20:40].astype(int) - (120, 110, 100)).max() <= 3  # there and back through 8 bits
+    if mode != "L":  # grey has become colour, in sRGB
+        assert _chunks(tmp_path / "changed.png") == _chunks(tmp_path / "in.png")
+        outside = np.ones(again.shape[:2], bool)
+        outside[20:40, 20:40] = False
+        with Image.open(tmp_path / "changed.png") as image:
+            assert np.array_equal(np.asarray(image)[outside], np.asarray(stored)[outside])
+
+
+def test_a_png_s_words_are_understood():
+    picture = Image.new("RGB", (4, 4), (128, 128, 128))
+
+    def read(**words: bytes) -> int:
+        stream = BytesIO()
+        info = PngImagePlugin.PngInfo()
+        for name, data in words.items():
+            info.add(name.encode(), data)
+        picture.save(stream, "PNG", pnginfo=info)
+        profile = profile_of(png_words(stream), grey=False, has_icc=False)
+        return 128 if profile is None else transform(profile, "RGB").apply(picture).getpixel((0, 0))[0]
+
+    linear = round(255 * (1.055 * (128 / 255) ** (1 / 2.4) - 0.055))
+    assert read(gAMA=struct.pack(">I", 100_000)) == linear == read(cICP=bytes([1, 8, 0, 1]))
+    assert read(gAMA=struct.pack(">I", 45455)) == 128 == read(sRGB=b"\0", gAMA=struct.pack(">I", 100_000))
+    assert read(cICP=bytes([9, 16, 0, 1])) > 160  # half of PQ's scale is about 100 cd/m2, half of a white page
+    for nonsense in (b"\0" * 32, b"\xff" * 32, P3[:8] * 4):
+        assert read(cHRM=nonsense) == 128
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.webp", "x.tif", "x.bmp", "x.tga", "x.jp2", "x.ppm"])
+@pytest.mark.parametrize("said", ["profile", "words"])
+def test_colours_are_the_same_in_a_format_that_says_them_otherwise(tmp_path, name, said):
+    if said == "profile":
+        Image.fromarray(draw_picture()).save(tmp_path / "in.png", icc_profile=wide_profile())
+    else:
+        _worded(tmp_path / "in.png", Image.fromarray(draw_picture()), cICP=bytes([12, 13, 0, 1]))
+    picture = read_picture(tmp_path / "in.png")
+    write_picture(tmp_path / name, picture)
+    again = read_picture(tmp_path / name).pixels
+    assert np.abs(again.astype(int) - picture.pixels).mean() < 2.5
+
+
+def test_exif_that_is_too_much_for_a_format_is_kept_as_far_as_it_fits(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    details[ExifTags.Base.MakerNote] = b"\1" * 70_000
+    details[ExifTags.Base.ISOSpeedRatings] = 400
+    details[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + b"c" * 50_000
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    for name in ("in.png", "in.webp"):
+        Image.fromarray(draw_picture()).save(tmp_path / name, exif=exif)
+        write_picture(tmp_path / "out.jpg", read_picture(tmp_path / name))
+        with Image.open(tmp_path / "out.jpg") as image:
+            kept = image.getexif()
+            assert kept[ExifTags.Base.Make] == "Maker"
+            assert kept.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
+            details = kept.get_ifd(ExifTags.IFD.Exif)
+            assert details[ExifTags.Base.ISOSpeedRatings] == 400
+            assert len(details[ExifTags.Base.UserComment]) == 50_008
+            assert ExifTags.Base.MakerNote not in details
+
+
+def test_a_tag_that_cannot_be_written_does_not_cost_the_others(tmp_path):
+    image = Image.fromarray(draw_picture())
+    exif = image.getexif()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif[ExifTags.Base.XResolution] = "a word"
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] = "another"
+    with pytest.raises((TypeError, ValueError, AttributeError)):
+        exif.tobytes()
+    write_picture(tmp_path / "x.jpg", as_picture(image))
+    with Image.open(tmp_path / "x.jpg") as written:
+        assert dict(written.getexif())[ExifTags.Base.Make] == "Maker"
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.tif", "x.bmp", "x.webp"])
+@pytest.mark.parametrize("dpi", [(0, 0), (70_000, 70_000), (float("nan"), 72), (float("inf"), 72), (-5, 5), (1e12, 1)])
+def test_no_resolution_costs_a_picture_its_tags(tmp_path, name, dpi):
+    picture = read_picture(_with_thumbnail(tmp_path / "in.jpg"))
+    picture.dpi = dpi
+    write_picture(tmp_path / name, picture)
+    again = read_picture(tmp_path / name)
+    assert np.abs(again.pixels.astype(int) - picture.pixels).mean() < 2
+    assert name == "x.bmp" or b"Maker" in again.exif
+    if dpi == (70_000, 70_000) and name in ("x.png", "x.tif", "x.bmp"):
+        assert np.allclose(again.dpi, dpi)
+    assert again.dpi != (70_000 - 65_536,) * 2
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_a_resolution_of_nought_by_nought_is_read_past(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Maker"
+    exif[ExifTags.Base.XResolution] = exif[ExifTags.Base.YResolution] = TiffImagePlugin.IFDRational(0, 0)
+    Image.fromarray(draw_picture()).save(tmp_path / f"in{suffix}", exif=exif)
+    for target in ("x.jpg", "x.tif", "x.png"):
+        write_picture(tmp_path / target, read_picture(tmp_path / f"in{suffix}"))
+        with Image.open(tmp_path / target) as image:
+            assert image.getexif()[ExifTags.Base.Make] == "Maker"
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".gif", ".bmp"])

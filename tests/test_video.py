@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 from drawn_films import draw_film, drawn_frame, frames_of, packets_of, read_deep, stamps_of, write_deep
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.media.film import mux
@@ -824,9 +824,24 @@ def test_an_animated_picture_keeps_its_times_loop_and_transparency(tmp_path, suf
         seen = one[..., 3] > 0
         if number == 1:
             seen[20:] = False
-        tolerance = 5 if suffix == ".webp" else 0  # of 255: it is lossy
-        assert difference(one[seen], other[seen]) <= tolerance
+        assert difference(one[seen], other[seen]) == 0
     assert out.notes == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_an_animated_picture_says_again_what_its_colours_are(tmp_path, suffix):
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    frames = [Image.fromarray(drawn_frame(4 * index, 60, 40)) for index in range(3)]
+    source, extra = tmp_path / f"a{suffix}", {"duration": 50}
+    if suffix == ".png":
+        extra["pnginfo"] = PngImagePlugin.PngInfo()
+        extra["pnginfo"].add(b"cICP", bytes([12, 13, 0, 1]))
+    frames[0].save(source, save_all=True, append_images=frames[1:], icc_profile=icc, **extra)
+    _, out = copy(source, tmp_path / f"b{suffix}", half_changed)
+    with Image.open(out.path) as image:
+        assert image.n_frames == 3
+        assert image.info["icc_profile"] == icc
+    assert (bytes([12, 13, 0, 1]) in out.path.read_bytes()) == (suffix == ".png")
 
 
 def half_changed(frame):

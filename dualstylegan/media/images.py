@@ -1,41 +1,57 @@
 """Pictures in and out: the only place where files, uint8 pixels and [-1, 1] tensors meet.
 
 Everything works on 8-bit sRGB. What a file holds besides is kept for writing: transparency, EXIF, the colour profile
-and resolution. A picture in another RGB space (Display P3, Adobe RGB) is converted to sRGB for work; on writing, pixels
-that were changed go back into the file's own space and all others keep their old values: nothing outside a face shifts,
-and the profile stays attached. Grey, CMYK and Lab pictures that were changed are written as sRGB.
+(of a PNG also cICP, sRGB, gAMA, cHRM), resolution, and that a WebP is lossless. A picture in another RGB space (Display
+P3, Adobe RGB) is converted to sRGB for work; on writing, pixels that were changed go back into the file's own space and
+all others keep their old values: nothing outside a face shifts, and the profile stays attached. Grey, CMYK and Lab
+pictures that were changed are written as sRGB, and so are all where the format has no place for a profile.
 """
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
+import struct
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError, features
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError, features
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
+from dualstylegan.media.exif import exif_for, exif_of
+from dualstylegan.media.palettes import with_palette
+from dualstylegan.media.profiles import is_srgb, png_words, profile_of, srgb_profile, transform
 from dualstylegan.runtime.files import whole_file
 
 JPEG_QUALITY = 95
 MAX_MEGAPIXELS = 178  # Pillow's own refusal, twice its warning: a 102 MP camera is served, a bomb is not
 
 # Of a photo beyond half that limit, or with odd EXIF, Pillow warns on stderr: no help to someone who meant to open it.
+# Of damaged ones its log does, where nobody set one up, and libtiff by itself; what went wrong is in the error raised.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+try:
+    _pillow = ctypes.CDLL(Image.core.__file__)  # through which the libraries it brings are found, too
+    _pillow.TIFFSetErrorHandler(None)
+    _pillow.TIFFSetWarningHandler(None)
+except (OSError, AttributeError):  # a Pillow that hides its libtiff, as on Windows
+    pass
 
-# TIFF tags that describe how the pixels were stored; they would lie about the file we write.
-_STORAGE_TAGS = frozenset(
-    {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 292, 293, 317, 318, 319}
-    | {320, 322, 323, 324, 325, 330, 338, 339, 347, 512, 513, 514, 519, 520, 521, 529, 530, 531, 532, 700, 34675}
+_WITH_ALPHA = frozenset(
+    {"PNG", "WEBP", "TIFF", "AVIF", "JPEG2000", "TGA", "BMP", "GIF", "ICO", "ICNS", "DDS", "IM", "QOI", "SGI"}
 )
-_WITH_ALPHA = frozenset({"PNG", "WEBP", "TIFF", "AVIF"})
+_WITH_GREY_ALPHA = frozenset({"PNG", "TIFF", "JPEG2000", "TGA", "IM"})
 _WITH_PROFILE = frozenset({"JPEG", "PNG", "WEBP", "TIFF", "AVIF"})
+_MOST_EXIF = {"JPEG": 65533}  # bytes, in one marker
+_MOST_DPI = {"JPEG": (1 << 16) - 1, "PNG": 1e8, "BMP": 5e7, "TIFF": 1e9}
 
 
 @dataclass
@@ -43,7 +59,8 @@ class Picture:
     """One decoded picture, upright. `pixels` uint8 (H, W, 3) sRGB; `alpha` uint8 (H, W) or None.
 
     `icc` and `exif` are the source's (orientation reset to upright); `native` holds the decoded picture in its own
-    colour space where that is not sRGB.
+    colour space where that is not sRGB. `words` are a PNG's chunks about its colours, and `made_icc` the profile they
+    come to where it is these that count. `lossless` is said of a WebP.
     """
 
     pixels: np.ndarray
@@ -52,6 +69,14 @@ class Picture:
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
     native: Image.Image | None = field(default=None, repr=False)
+    words: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
+    made_icc: bytes | None = field(default=None, repr=False)
+    lossless: bool = False
+
+    @property
+    def profile(self) -> bytes | None:
+        """The ICC profile of `native`, or of the pixels where there is none."""
+        return self.made_icc or self.icc
 
     @property
     def height(self) -> int:
@@ -67,11 +92,26 @@ def read_picture(path: str | os.PathLike) -> Picture:
 
     Raises BadFileError for what is missing, not a picture, damaged, cut off or beyond MAX_MEGAPIXELS.
     """
+    with decoding(path), Image.open(path) as image:
+        words, lossless = {}, False
+        if image.format in ("PNG", "WEBP"):
+            with Path(path).open("rb") as stream:
+                words = png_words(stream) if image.format == "PNG" else {}
+                lossless = image.format == "WEBP" and webp_is_lossless(stream)
+        image.load()
+        picture = _from_pillow(image, words)
+        picture.lossless = lossless
+        return picture
+
+
+@contextmanager
+def decoding(path: str | os.PathLike) -> Iterator[None]:
+    """Whatever a decoder trips over in a picture's file, as BadFileError: one line that names it."""
     path = Path(path)
     try:
-        with Image.open(path) as image:
-            image.load()
-            return _from_pillow(image)
+        yield
+    except DualStyleGANError:
+        raise
     except FileNotFoundError:
         raise BadFileError(f"{path}: no such file.") from None
     except IsADirectoryError:
@@ -85,8 +125,17 @@ def read_picture(path: str | os.PathLike) -> Picture:
         raise BadFileError(f"{path} has more than {MAX_MEGAPIXELS} megapixels. Scale it down first.") from None
     except MemoryError:
         raise BadFileError(f"{path} does not fit into memory. Scale it down first.") from None
-    except Exception as error:  # decoders raise whatever they trip over: OSError, SyntaxError, struct.error, zlib.error
-        raise BadFileError(f"{path} is damaged or cut off ({error}).") from error
+    except Exception as error:  # OSError, SyntaxError, struct.error, zlib.error, IndexError, RecursionError, ...
+        raise BadFileError(f"{path} is damaged or cut off ({error or type(error).__name__}).") from error
+
+
+def webp_is_lossless(stream: BinaryIO) -> bool:
+    """Whether the (first) picture of a WebP is coded without loss."""
+    stream.seek(12)
+    while len(head := stream.read(8)) == 8 and head[:4] not in (b"VP8 ", b"VP8L"):
+        length = int.from_bytes(head[4:], "little")
+        stream.seek(16 if head[:4] == b"ANMF" else length + length % 2, os.SEEK_CUR)  # a frame: chunks inside a chunk
+    return head[:4] == b"VP8L"
 
 
 def as_picture(image: Image.Image | np.ndarray) -> Picture:
@@ -100,18 +149,37 @@ def as_picture(image: Image.Image | np.ndarray) -> Picture:
     return Picture(image)
 
 
-def _from_pillow(image: Image.Image) -> Picture:
-    icc, dpi, exif = image.info.get("icc_profile"), image.info.get("dpi"), _exif_of(image)
+def _from_pillow(image: Image.Image, words: Mapping[bytes, bytes] | None = None) -> Picture:
+    kept = {"icc": image.info.get("icc_profile"), "exif": exif_of(image), "dpi": image.info.get("dpi")}
     image = _upright(image)
     alpha = None
-    if image.has_transparency_data and not image.mode.startswith("I;16"):  # a 16-bit transparent grey is dropped
-        image = image.convert("RGBA" if image.mode not in ("L", "LA", "La") else "LA")
-        alpha = np.asarray(image.getchannel("A"))
-        image = image.convert("RGB" if image.mode == "RGBA" else "L")  # drops A, keeps the colours under it
+    if image.has_transparency_data:
+        image, alpha = _without_alpha(image, deep=bool(words) and words.get(b"IHDR", b"")[8:9] == b"\x10")
     image = _eight_bit(image)
-    if image.mode == "RGB" and _is_srgb(icc):
-        return Picture(_array(image), alpha, icc, exif, dpi)
-    return Picture(_array(_to_srgb(image, icc)), alpha, icc, exif, dpi, native=image)
+    if words:
+        kept["words"] = {name: data for name, data in words.items() if name != b"IHDR"}
+        kept["made_icc"] = profile_of(kept["words"], image.mode == "L", bool(kept["icc"]))
+    picture = Picture(np.empty(0), alpha, **kept)
+    if image.mode == "RGB" and is_srgb(picture.profile):
+        picture.pixels = _array(image)
+    else:
+        picture.pixels, picture.native = _array(_to_srgb(image, picture.profile)), image
+    return picture
+
+
+def _without_alpha(image: Image.Image, deep: bool) -> tuple[Image.Image, np.ndarray]:
+    """The colours under the transparency, and it: uint8 (H, W). `deep` are those that Pillow narrowed from 16 bits."""
+    clear = image.info.get("transparency")
+    if image.mode.startswith("I;16"):
+        alpha = np.where(np.asarray(image) == clear, 0, 255).astype(np.uint8)
+    else:
+        if deep and isinstance(clear, tuple):
+            image.info["transparency"] = tuple(level >> 8 for level in clear)
+        image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
+        alpha = np.asarray(image.getchannel("A"))
+        image = image.convert("L" if image.mode == "LA" else "RGB")  # drops A, keeps the colours under it
+    image.info.pop("transparency", None)
+    return image, alpha
 
 
 def _array(image: Image.Image) -> np.ndarray:
@@ -157,97 +225,31 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _exif_of(image: Image.Image) -> bytes | None:
-    """The EXIF block to write again: upright, no storage tags, no thumbnail (it would show the photo before)."""
-    try:
-        exif = image.getexif()
-        if not exif:
-            return None
-        kept = Image.Exif()
-        kept.load(exif.tobytes())
-        for tag in _STORAGE_TAGS.intersection(kept):
-            del kept[tag]
-        if ExifTags.Base.Orientation in kept:
-            kept[ExifTags.Base.Orientation] = 1
-        return kept.tobytes() if kept else None
-    except Exception:  # EXIF in the wild is often malformed; a photo is worth more than its tags
-        return None
-
-
-def _exif_for(exif: bytes, width: int, height: int) -> tuple[bytes, bool]:
-    """The same EXIF with the dimensions of what is written (a turned photo, a crop); whether it has inner tables."""
-    kept = Image.Exif()
-    kept.load(exif)
-    details = kept.get_ifd(ExifTags.IFD.Exif)
-    if ExifTags.Base.ExifImageWidth in details:
-        details[ExifTags.Base.ExifImageWidth] = width
-        details[ExifTags.Base.ExifImageHeight] = height
-        exif = kept.tobytes()
-    return exif, bool(details) or ExifTags.IFD.GPSInfo in kept
-
-
 # --- colour spaces
 
 
-@lru_cache(maxsize=32)
-def _transform(icc: bytes | None, mode: str, inverse: bool = False) -> ImageCms.ImageCmsTransform | None:
-    """From a profile to sRGB, or back. None where there is no usable profile for this mode."""
-    srgb = ImageCms.createProfile("sRGB")
-    try:
-        if mode == "LAB":
-            profile = ImageCms.createProfile("LAB")
-        elif icc is None:
-            return None
-        else:
-            profile = ImageCms.ImageCmsProfile(BytesIO(icc))
-        ends = (srgb, profile, "RGB", mode) if inverse else (profile, srgb, mode, "RGB")
-        return ImageCms.buildTransform(
-            *ends, renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC, flags=ImageCms.Flags.BLACKPOINTCOMPENSATION
-        )
-    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):  # a profile for other channels, damaged, or one-way
-        return None
-
-
-@lru_cache(maxsize=32)
-def _is_srgb(icc: bytes | None) -> bool:
-    """Whether the profile is sRGB under any of its many names: it moves no colour by more than one step of 255."""
-    transform = _transform(icc, "RGB")
-    if transform is None:
-        return True  # no profile, or none that can be applied: sRGB is what everyone else assumes
-    steps = np.linspace(0, 255, 9).astype(np.uint8)
-    colours = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(27, 27, 3)
-    moved = np.asarray(transform.apply(Image.fromarray(colours))).astype(int)
-    return bool(np.abs(moved - colours).max() <= 1)
-
-
-@lru_cache(maxsize=1)
-def _srgb_profile() -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    transform = _transform(icc, image.mode)
-    return image.convert("RGB") if transform is None else transform.apply(image)
+    to_srgb = transform(icc, image.mode)
+    return image.convert("RGB") if to_srgb is None else to_srgb.apply(image)
 
 
-def _in_own_space(pixels: np.ndarray, like: Picture) -> tuple[Image.Image, bytes | None]:
-    """`pixels` (H, W, 3) sRGB in the source's colour space where that can hold them, with the profile to attach."""
-    srgb = _srgb_profile() if like.icc else None
+def _in_own_space(pixels: np.ndarray, like: Picture) -> tuple[Image.Image, bool]:
+    """`pixels` (H, W, 3) sRGB in the source's colour space where that can hold them, and whether it could."""
     if like.native is None:
-        return Image.fromarray(pixels), like.icc
+        return Image.fromarray(pixels), True
     if like.native.size == (pixels.shape[1], pixels.shape[0]):
-        changed = (pixels != np.asarray(_to_srgb(like.native, like.icc))).any(-1)
+        changed = (pixels != np.asarray(_to_srgb(like.native, like.profile))).any(-1)
         if not changed.any():
-            return like.native, like.icc
+            return like.native, True
     else:
         changed = None
-    back = _transform(like.icc, "RGB", inverse=True) if like.native.mode == "RGB" else None
+    back = transform(like.profile, "RGB", inverse=True) if like.native.mode == "RGB" else None
     if back is None:
-        return Image.fromarray(pixels), srgb
+        return Image.fromarray(pixels), False
     image = back.apply(Image.fromarray(pixels))
     if changed is not None:
         image = Image.composite(image, like.native, Image.fromarray(changed))
-    return image, like.icc
+    return image, True
 
 
 # --- writing
@@ -276,30 +278,43 @@ def write_picture(
     like = Picture(pixels) if like is None else like
     height, width = pixels.shape[:2]
 
-    image, icc = _in_own_space(pixels, like)
-    if image.mode == "LAB" or (image.mode == "CMYK" and form not in ("JPEG", "TIFF")):
-        image, icc = Image.fromarray(pixels), _srgb_profile() if icc else None
-    if like.alpha is not None and like.alpha.shape == (height, width):
+    has_alpha = like.alpha is not None and like.alpha.shape == (height, width)
+    image, own = _in_own_space(pixels, like)
+    in_ink = image.mode == "CMYK" and (has_alpha or form not in ("JPEG", "TIFF"))
+    if image.mode == "LAB" or in_ink or (like.profile and form not in _WITH_PROFILE):
+        image, own = Image.fromarray(pixels), False
+    if has_alpha:
         alpha = Image.fromarray(like.alpha)
         if form in _WITH_ALPHA:
-            if image.mode not in ("RGB", "L"):
-                image, icc = Image.fromarray(pixels), _srgb_profile()
+            image = image.convert("RGB") if image.mode == "L" and form not in _WITH_GREY_ALPHA else image
             image = image.copy() if image is like.native else image
             image.putalpha(alpha)
         else:
-            white = Image.new(image.mode, image.size, 0 if image.mode == "CMYK" else "white")
+            white = Image.new(image.mode, image.size, "white")
             image = Image.composite(image, white, alpha)
+    elif form == "QOI":
+        image = image.convert("RGB")
 
     extra: dict = dict(_SETTINGS.get(form, {}))
-    if "quality" in extra:
+    if form == "GIF":
+        image, extra["transparency"] = with_palette(image)
+    if form == "WEBP" and like.lossless:
+        extra = {"lossless": True, "exact": True, "quality": 50, "method": 2}
+    elif "quality" in extra:
         extra["quality"] = quality
-    if icc and form in _WITH_PROFILE:
-        extra["icc_profile"] = icc
+    if form in _WITH_PROFILE:
+        extra["icc_profile"] = like.profile if own else like.profile and srgb_profile()
+    if form == "PNG" and own and like.words:
+        extra["icc_profile"], extra["pnginfo"] = like.icc, PngImagePlugin.PngInfo()
+        for name, data in like.words.items():
+            extra["pnginfo"].add(name, data)
     if like.exif and form in _WITH_PROFILE:
-        extra["exif"], nested = _exif_for(like.exif, width, height)
+        exif, nested = exif_for(like.exif, width, height, _MOST_EXIF.get(form))
+        if exif:
+            extra["exif"] = exif
         if form == "TIFF" and nested:
             del extra["compression"]  # Pillow's compressed TIFFs cannot hold EXIF's inner tables
-    if like.dpi and form in ("JPEG", "PNG", "TIFF", "BMP"):
+    if like.dpi and form in _MOST_DPI and all(0 < value <= _MOST_DPI[form] for value in like.dpi):
         extra["dpi"] = like.dpi
     with whole_file(path) as temporary:
         try:
@@ -311,6 +326,9 @@ def write_picture(
 
 
 def _save(image: Image.Image, path: Path, form: str, extra: dict) -> None:
+    if form == "BMP" and image.mode == "RGBA":
+        path.write_bytes(_bmp_with_alpha(image, extra.get("dpi", (0, 0))))
+        return
     try:
         image.save(path, format=form, **extra)
     except Exception:
@@ -318,6 +336,16 @@ def _save(image: Image.Image, path: Path, form: str, extra: dict) -> None:
             raise
         # Tags that were read are not always tags that can be written (64 KiB in a JPEG); the picture matters more.
         image.save(path, format=form, **{key: value for key, value in extra.items() if key != "exif"})
+
+
+def _bmp_with_alpha(image: Image.Image, dpi: tuple[float, float]) -> bytes:
+    """A BMP of version 4, which says that its fourth byte is transparency; Pillow writes that byte and does not say."""
+    pixels, (width, height) = image.tobytes("raw", "BGRA", 0, -1), image.size
+    masks = 0xFF0000, 0xFF00, 0xFF, 0xFF000000
+    per_metre = [round(value / 0.0254) for value in dpi]
+    head = struct.pack("<IiiHHIIiiII4I4s", 108, width, height, 1, 32, 3, len(pixels), *per_metre, 0, 0, *masks, b"BGRs")
+    head = head.ljust(108, b"\0")
+    return struct.pack("<2sIII", b"BM", 14 + len(head) + len(pixels), 0, 14 + len(head)) + head + pixels
 
 
 # Run lengths over PNG's filters take a third of the default's time and no more bytes: photos hold few repeats.

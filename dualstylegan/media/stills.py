@@ -7,19 +7,22 @@ import shutil
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dualstylegan.errors import BadFileError, UsageError
 from dualstylegan.media.detect import ANIMATED_SUFFIXES, numbered_pictures
 from dualstylegan.media.film.film import Film, FilmFrame, FilmInfo, Still
 from dualstylegan.media.film.planes import to_deep_rgb
+from dualstylegan.media.images import decoding, read_picture, webp_is_lossless, write_picture
+from dualstylegan.media.palettes import with_palette
 from dualstylegan.media.paths import kind_of
+from dualstylegan.media.profiles import png_words
 from dualstylegan.runtime.files import whole_folder
 
 FRAME_RATE = Fraction(25)  # of a folder of frames, which does not say
@@ -82,18 +85,15 @@ class Animation(_Stills):
 
     def __init__(self, path: Path, **given):
         super().__init__(path, **given)
-        try:
+        with decoding(path):
             self._image = Image.open(path)
-        except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise BadFileError(f"{path} is not an animated picture dsg can read ({error}).") from None
         try:
             self._open()
         except BaseException:
             self.close()
             raise
         image, first = self._image, self._first
-        whole = getattr(image, "n_frames", None) if self._start_s == 0 and self._end_s is None else None
-        count = self._counted(whole)
+        count = self._counted(self._said() if self._start_s == 0 and self._end_s is None else None)
         duration = first.duration or _UNSAID_MS
         self.info = FilmInfo(
             path,
@@ -108,6 +108,7 @@ class Animation(_Stills):
             alpha=first.source.alpha is not None,
             kind="animation",
             loop=self._loop(),
+            kept=self._kept(),
             start_s=self._start_s,
             end_s=self._end_s,
             max_frames=self._most,
@@ -126,6 +127,18 @@ class Animation(_Stills):
             return loop
         return None if loop in (None, 1) else loop
 
+    def _said(self) -> int | None:
+        with suppress(Exception), Image.open(self._path) as image:  # damaged ones trip over whatever it may be
+            return image.n_frames
+        return None
+
+    def _kept(self) -> dict[str, Any]:
+        with self._path.open("rb") as stream:
+            words = png_words(stream) if self._image.format == "PNG" else {}
+            lossless = self._image.format == "WEBP" and webp_is_lossless(stream)
+        words.pop(b"IHDR", None)
+        return {"icc": self._image.info.get("icc_profile"), "words": words, "lossless": lossless}
+
     def _timed(self) -> Iterator[tuple[int, int, Still]]:
         image, number, pts = self._image, 0, 0
         shown = _shows_default_image(image)
@@ -134,12 +147,12 @@ class Animation(_Stills):
                 image.seek(number + (0 if shown else 1))
                 image.load()
                 picture = _still(image)
+                duration = round(float(image.info.get("duration") or 0)) or _UNSAID_MS
             except EOFError:
                 return
             except Exception as error:  # decoders raise whatever they trip over
-                self.problems.append(f"stopped at frame {number}: damaged ({error})")
+                self.problems.append(f"stopped at frame {number}: damaged ({error or type(error).__name__})")
                 return
-            duration = round(float(image.info.get("duration") or 0)) or _UNSAID_MS
             yield pts, duration, picture
             pts, number = pts + duration, number + 1
 
@@ -204,8 +217,6 @@ class NumberedFrames(_Stills):
 
 def read_still(path: Path) -> Still:
     """One numbered frame, with its 16 bits where it is such a PNG. Raises BadFileError."""
-    from dualstylegan.media.images import read_picture
-
     deep = _deep_png(path)
     if deep is not None:
         pixels = ((deep[..., :3].astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -265,7 +276,7 @@ class AnimationWriter:
         loop = info.loop if info.kind == "animation" else 0
         kind = {".gif": GifFile, ".webp": WebpFile}.get(path.suffix.lower(), ApngFile)
         self._stream = temporary.open("wb")
-        self._file = kind(self._stream, size, loop)
+        self._file = kind(self._stream, size, loop, info.kept)
         self._waiting: tuple[Image.Image, Fraction, int] | None = None
 
     def write(self, frame: FilmFrame, pixels: np.ndarray | None) -> None:
@@ -303,14 +314,14 @@ class AnimationWriter:
 class GifFile:
     """GIF89a, frame after frame, each with its own palette of up to 256 colours, exact where they suffice."""
 
-    def __init__(self, stream: BinaryIO, size: tuple[int, int], loop: int | None):
+    def __init__(self, stream: BinaryIO, size: tuple[int, int], loop: int | None, kept: dict[str, Any]):
         self._stream, self._size, self._late_ms = stream, size, 0
         stream.write(b"GIF89a" + struct.pack("<HHBBB", *size, 0x70, 0, 0))
         if loop is not None:
             stream.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", loop) + b"\0")
 
     def add(self, picture: Image.Image, duration_ms: int) -> None:
-        image, transparent = _with_palette(picture)
+        image, transparent = with_palette(picture)
         data = io.BytesIO()
         image.save(data, "GIF", optimize=False, interlace=False)
         palette, blocks = _gif_parts(data.getvalue())
@@ -326,36 +337,6 @@ class GifFile:
 
     def end(self) -> None:
         self._stream.write(b";")
-
-
-def _with_palette(picture: Image.Image) -> tuple[Image.Image, int | None]:
-    """A palette image, and the number of its transparent colour: half transparent and less is transparent in a GIF."""
-    if picture.mode != "RGBA":
-        return _quantised(picture, 256), None
-    clear = np.asarray(picture.getchannel("A")) < 128
-    image = _quantised(picture.convert("RGB"), 255)
-    if not clear.any():
-        return image, None
-    palette = image.getpalette()[: 3 * 255]
-    number = len(palette) // 3
-    pixels = np.asarray(image).copy()
-    pixels[clear] = number
-    turned = Image.fromarray(pixels, "P")
-    turned.putpalette([*palette, 0, 0, 0])
-    return turned, number
-
-
-def _quantised(picture: Image.Image, most: int) -> Image.Image:
-    colours = picture.getcolors(most)
-    if colours is None:
-        palette = picture.quantize(most, Image.Quantize.MEDIANCUT)
-        return picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
-    known = np.array(sorted(colour for _, colour in colours), np.uint32)
-    order = known @ np.array([65536, 256, 1], np.uint32)
-    codes = np.asarray(picture).astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
-    image = Image.fromarray(np.searchsorted(order, codes).astype(np.uint8), "P")
-    image.putpalette(known.astype(np.uint8).tobytes())
-    return image
 
 
 def _gif_parts(data: bytes) -> tuple[bytes, bytes]:
@@ -379,8 +360,8 @@ def _gif_parts(data: bytes) -> tuple[bytes, bytes]:
 class ApngFile:
     """An animated PNG: whole frames, which players that do not animate show the first of."""
 
-    def __init__(self, stream: BinaryIO, size: tuple[int, int], loop: int | None):
-        self._stream, self._size = stream, size
+    def __init__(self, stream: BinaryIO, size: tuple[int, int], loop: int | None, kept: dict[str, Any]):
+        self._stream, self._size, self._kept = stream, size, kept
         self._count, self._sequence, self._plays = 0, 0, 1 if loop is None else loop
 
     def _chunk(self, name: bytes, data: bytes) -> None:
@@ -395,6 +376,10 @@ class ApngFile:
             self._mode = picture.mode
             self._stream.write(b"\x89PNG\r\n\x1a\n")
             self._chunk(b"IHDR", chunks[0][1])
+            if icc := self._kept.get("icc"):
+                self._chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
+            for name, content in self._kept.get("words", {}).items():
+                self._chunk(name, content)
             self._counted_at = self._stream.tell()
             self._chunk(b"acTL", struct.pack(">II", 0, self._plays))
         self._chunk(
@@ -428,13 +413,16 @@ def _png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 class WebpFile:
-    """An animated WebP: whole frames, lossy at quality 90."""
+    """An animated WebP: whole frames, lossy at quality 90, or without loss where the source has none."""
 
-    def __init__(self, stream: BinaryIO, size: tuple[int, int], loop: int | None):
-        self._stream, self._size = stream, size
+    def __init__(self, stream: BinaryIO, size: tuple[int, int], loop: int | None, kept: dict[str, Any]):
+        self._stream, self._size, self._icc = stream, size, kept.get("icc")
+        self._settings = {"lossless": True, "exact": True, "quality": 50} if kept.get("lossless") else {"quality": 90}
         self._alpha = False
         stream.write(b"RIFF\0\0\0\0WEBP")
         self._chunk(b"VP8X", b"\0" * 10)  # known at the end
+        if self._icc:
+            self._chunk(b"ICCP", self._icc)
         self._chunk(b"ANIM", struct.pack("<IH", 0, 1 if loop is None else loop))
 
     def _chunk(self, name: bytes, data: bytes) -> None:
@@ -442,7 +430,7 @@ class WebpFile:
 
     def add(self, picture: Image.Image, duration_ms: int) -> None:
         data = io.BytesIO()
-        picture.save(data, "WEBP", quality=90, method=2)
+        picture.save(data, "WEBP", method=2, **self._settings)
         frame = b""
         for name, content in _riff_chunks(data.getvalue()):
             if name in (b"ALPH", b"VP8 ", b"VP8L"):
@@ -456,7 +444,7 @@ class WebpFile:
     def end(self) -> None:
         size = self._stream.tell()
         width, height = self._size
-        flags = 2 | (16 if self._alpha else 0)
+        flags = 2 | (16 if self._alpha else 0) | (32 if self._icc else 0)
         self._stream.seek(4)
         self._stream.write(struct.pack("<I", size - 8))
         self._stream.seek(20)
@@ -501,8 +489,6 @@ class FramesWriter:
         self._deep = info.bit_depth > 8
 
     def write(self, frame: FilmFrame, pixels: np.ndarray | None) -> None:
-        from dualstylegan.media.images import read_picture, write_picture
-
         source = frame.source
         own = isinstance(source, Still) and source.path is not None
         if pixels is not None and pixels is not frame.pixels and not np.array_equal(pixels, frame.pixels):

@@ -52,6 +52,7 @@ class FilmInfo:
     form: str = ""  # the container's own name, as FFmpeg calls it
     begins_s: Fraction = Fraction(0)  # the time stamp that a player shows as 0
     loop: int | None = None  # of an animation: how often, 0 for ever, None once
+    kept: dict = field(default_factory=dict, compare=False)  # of an animation: icc, words, lossless, as of a Picture
     start_s: float = 0.0
     end_s: float | None = None
     max_frames: int | None = None

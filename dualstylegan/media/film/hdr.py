@@ -61,12 +61,20 @@ def _codes(transfer: int) -> np.ndarray:
     return np.interp(light, _light(transfer), np.arange(65536)).round().astype(np.uint16)
 
 
+def pressed_light(code: np.ndarray, transfer: int) -> np.ndarray:
+    """The light of code values in [0, 1], in [0, 1] of sRGB's white: what is brighter is pressed into the rest."""
+    return _pressed(_light(transfer)[(code * 65535).round().astype(np.uint16)])
+
+
+def _pressed(light: np.ndarray) -> np.ndarray:
+    room = 1 - _KNEE
+    return np.where(light > _KNEE, 1 - room * np.exp(-(light - _KNEE) / room), light)
+
+
 @lru_cache(maxsize=1)
 def _levels() -> np.ndarray:
     """uint8: the sRGB level of each step of the square root of light."""
-    light = (np.arange(_STEPS) / (_STEPS - 1)) ** 2 * _MOST
-    room = 1 - _KNEE
-    pressed = np.where(light > _KNEE, 1 - room * np.exp(-(light - _KNEE) / room), light)
+    pressed = _pressed((np.arange(_STEPS) / (_STEPS - 1)) ** 2 * _MOST)
     coded = np.where(pressed <= 0.0031308, 12.92 * pressed, 1.055 * pressed ** (1 / 2.4) - 0.055)
     return (255 * coded).round().astype(np.uint8)
 

@@ -641,7 +641,7 @@ def _exactly(stream: BinaryIO, size: int) -> bytes:
 
 def part_settings(info: FilmInfo, encoding: Encoding, size: tuple[int, int], key: str) -> dict[str, Any]:
     """All that decides what the parts hold."""
-    facts = {name: value for name, value in asdict(info).items() if name not in ("light", "path", "frames")}
+    facts = {name: value for name, value in asdict(info).items() if name not in ("light", "kept", "path", "frames")}
     identity = source_identity(info.path)
     return {"version": 1, "source": identity, "film": facts, "encoding": asdict(encoding), "size": size, "key": key}
 
