@@ -13,13 +13,13 @@ import typer
 
 from dsgcli.align import align
 from dsgcli.destylize import destylize
+from dsgcli.doctor import doctor
 from dsgcli.refine import refine
 from dsgcli.report import speaks
 from dsgcli.sample import sample
 from dsgcli.styles import app as styles
 from dsgcli.stylize import stylize
 from dsgcli.train import train
-from dualstylegan import __version__
 from dualstylegan.errors import DualStyleGANError, UsageError
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as shells have it
@@ -34,7 +34,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"dsg {__version__}")
+        from dualstylegan.doctor import described_version
+
+        print(f"dsg {described_version()}")
         raise typer.Exit
 
 
@@ -60,6 +62,7 @@ app.command()(sample)
 app.command()(train)
 app.command()(destylize)
 app.command()(refine)
+app.command()(doctor)
 
 
 def main(arguments: list[str] | None = None) -> int:

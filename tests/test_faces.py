@@ -313,7 +313,8 @@ def test_embedded_networks_are_frozen_and_small():
 
 
 @pytest.mark.slow
-def test_pupils_and_detection_rate_on_the_reference_photos(shared, detector):
+def test_pupils_and_detection_rate_on_the_reference_photos(shared, detector, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "bench")
     spec = importlib.util.spec_from_file_location("bench_faces", Path(__file__).parent / "bench" / "faces.py")
     bench = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bench)

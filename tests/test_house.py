@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 BASICS = {"errors", "events", "choices"}
-VERBS = {"align", "destylize", "train", "refine", "sample", "stylize", "styles"}
+VERBS = {"align", "destylize", "train", "refine", "sample", "stylize", "styles", "doctor"}
 WINGS = {"faces", "media", "models", "networks", "recipe", "runtime", "training", "weights"}
 # What each part may import of ours, besides itself. An arrow that is not here points the wrong way.
 MAY_IMPORT = {

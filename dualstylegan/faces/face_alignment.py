@@ -35,7 +35,7 @@ class FaceAlignmentDetector:
     def __init__(self, device: str | torch.device = "cpu", *, min_face: float | None = None, patient: bool = True):
         """`patient` waits for a slow server as long as it takes; else one that does not answer soon is an error."""
         package = _import()
-        _demand_weights(package, patient)
+        _demand_weights(patient)
         self.min_face = min_face
         if str(device) == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -80,14 +80,19 @@ def _import() -> Any:
     return face_alignment
 
 
-def _demand_weights(package: Any, patient: bool) -> None:
-    """Raises where the weights are neither in torch.hub's folder nor to be had."""
+def missing_weights() -> tuple[list[str], Path]:
+    """The addresses of the package's weights that are not here yet, and the folder where they would be."""
     from face_alignment.api import models_urls
     from face_alignment.detection.sfd.sfd_detector import models_urls as detector_urls
 
     urls = (detector_urls["s3fd"], models_urls["2DFAN-4"])
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    missing = [url for url in urls if not (folder / Path(urlparse(url).path).name).is_file()]
+    return [url for url in urls if not (folder / Path(urlparse(url).path).name).is_file()], folder
+
+
+def _demand_weights(patient: bool) -> None:
+    """Raises where the weights are neither in torch.hub's folder nor to be had."""
+    missing, folder = missing_weights()
     if not missing:
         return
     names = ", ".join(Path(urlparse(url).path).name for url in missing)

@@ -9,30 +9,25 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from reference import PHOTOS, need_photos
 
 from dualstylegan.faces.crop import crop_face, paste_face
 from dualstylegan.faces.face import LEFT_EYE, RIGHT_EYE, Face
 from dualstylegan.faces.find import EmbeddedDetector, FaceEmbedder
 from dualstylegan.networks.identity import SAME_PERSON_DISTANCE
 
-PHOTOS = Path(os.environ.get("DSG_SHARED", Path(__file__).parents[3] / "shared")) / "facedata" / "photos"
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--every", type=int, default=1)
     every = parser.parse_args().every
-    if not PHOTOS.is_dir():
-        sys.exit(f"No reference photos in {PHOTOS}: set DSG_SHARED to the folder that holds facedata/.")
+    need_photos()
     detector = EmbeddedDetector()
     rows = [
         *pupils(detector, every),

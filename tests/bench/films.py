@@ -8,7 +8,6 @@ A film is drawn again each time it is read: nothing is kept but the photos. Fram
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
+from reference import PHOTOS
 from scipy.interpolate import LinearNDInterpolator
 from scipy.ndimage import gaussian_filter1d, label
 from torch.nn.functional import grid_sample
@@ -25,7 +25,7 @@ from dualstylegan.faces.face import LEFT_EYE, NOSE_BASE, RIGHT_EYE, crop_side_px
 from dualstylegan.faces.find import EmbeddedDetector
 from dualstylegan.faces.masks import head_outline
 
-PHOTOS = Path(os.environ.get("DSG_SHARED", Path(__file__).parents[3] / "shared")) / "facedata" / "photos"
+SAMPLES = Path(__file__).parents[1] / "data" / "photos"  # of the repository
 SIZE = (640, 360)  # width, height; px
 SIDE = 190.0  # px of the frame that the side of a face's aligned crop spans, unless a film says otherwise
 RATE = 25  # frames/s
@@ -95,25 +95,30 @@ class Person:
 
 
 class Cast:
-    """Sitters by number, their landmarks found once."""
+    """Sitters by number, their landmarks found once. Without the reference photos those of the repository play: enough
+    to tell how fast a film is, but they cannot smile."""
 
     def __init__(self, folder: Path = PHOTOS):
         self.folder = folder
         self.detector = EmbeddedDetector()
         self.numbers = sorted(file.name[:3] for file in (folder / "frl_london_neutral").glob("*.jpg"))
+        self.can_smile = bool(self.numbers)
+        if not self.can_smile:
+            self.numbers = sorted(file.stem for file in SAMPLES.glob("congress_*.jpg"))
         self._known: dict[str, Person] = {}
 
     def __getitem__(self, index: int) -> Person:
-        number = self.numbers[index]
+        number = self.numbers[index if self.can_smile else index % len(self.numbers)]
         if number not in self._known:
             self._known[number] = self._photograph(number)
         return self._known[number]
 
     def _photograph(self, number: str) -> Person:
-        photos = [
-            np.asarray(Image.open(self.folder / folder / f"{number}_{pose}.jpg").convert("RGB"))
-            for folder, pose in (("frl_london_neutral", "03"), ("frl_london_smiling", "08"))
-        ]
+        files = [self.folder / "frl_london_neutral" / f"{number}_03.jpg"]
+        files += [self.folder / "frl_london_smiling" / f"{number}_08.jpg"]
+        if not self.can_smile:
+            files = [SAMPLES / f"{number}.jpg"] * 2
+        photos = [np.asarray(Image.open(file).convert("RGB")) for file in files]
         points, smiling_points = (faces[0].points.astype(np.float64) for faces in self.detector.find(photos))
         rigid = [*range(*LEFT_EYE.indices(68)), *range(*RIGHT_EYE.indices(68)), 27, 28, NOSE_BASE]
         over = similarity_between(smiling_points[rigid], points[rigid])

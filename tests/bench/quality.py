@@ -45,6 +45,7 @@ from measures import (
     way_gone,
     yaw,
 )
+from reference import need_photos
 from torch import Tensor
 
 from dualstylegan.errors import DualStyleGANError
@@ -759,8 +760,7 @@ def main() -> None:
     parser.add_argument("--limited", nargs=2, metavar="STYLE", help="two styles of few portraits: who keeps more?")
     parser.add_argument("--fast", action="store_true", help=f"{FAST_PHOTOS} photos: a look, no proof")
     asked = parser.parse_args()
-    if not asked.photos.is_dir():
-        sys.exit(f"No photos in {asked.photos}: set DSG_SHARED to the folder that holds facedata/, or give --photos.")
+    need_photos(asked.photos)
     try:
         run(asked)
     except DualStyleGANError as error:

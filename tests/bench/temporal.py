@@ -27,6 +27,7 @@ import films
 import numpy as np
 import torch
 from PIL import Image
+from reference import need_photos
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--sweep", action="store_true", help="several strengths, one line each")
     parser.add_argument("--readme", type=Path, help="a file to put the table into")
     options = parser.parse_args()
+    need_photos()  # people who smile and speak
     if not films.PHOTOS.is_dir():
         sys.exit(f"No reference photos in {films.PHOTOS}: set DSG_SHARED to the folder that holds facedata/.")
 
