@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from dualstylegan.errors import UsageError
-from dualstylegan.media.paths import atomic_output
+from dualstylegan.runtime.files import whole_file
 
 PAGE_SUFFIXES = (".html", ".htm")
 PAGE_BYTES = 48 << 20  # of pictures, however many: as base64 they take a third more, and 60 MB is what a browser likes
@@ -65,7 +65,7 @@ class Page:
     def write(self, path: str | os.PathLike, facts: Mapping[str, str] | None = None) -> None:
         """Write it, whole or not at all. `facts` (settings, versions, counts) stand at its foot."""
         check_page(path)
-        with atomic_output(path) as temporary:
+        with whole_file(path) as temporary:
             temporary.write_text(self._html({**self.facts, **(facts or {})}), encoding="utf-8")
 
     def _store(self, pixels: np.ndarray) -> int:
