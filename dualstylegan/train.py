@@ -43,9 +43,9 @@ from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Pace, Stage, seed_for, train_stage
 from dualstylegan.training.perception import LAYERS, Perception, load_perception
 from dualstylegan.training.portraits import Portrait
+from dualstylegan.training.pretrain import PretrainStage
 from dualstylegan.training.run import RandomState, RunFolder
 from dualstylegan.training.samplers import covered_exemplars, part_of, train_samplers
-from dualstylegan.training.structure import StructureStage
 from dualstylegan.training.transfer import TransferStage
 
 FINAL = ("refine", "samplers", "bundle")  # what follows the last training
@@ -220,6 +220,7 @@ class Training:
                 shown=self._shown(phase.size),
                 perception=self.perception,
                 share=share,
+                processes=self.processes,
                 images_before=images,
             )
             yield from self._train(stage)
@@ -240,7 +241,7 @@ class Training:
             earlier.load_state_dict(before["generator"])
             generator = grow(earlier, generator)
             encoder.load_state_dict(before["encoder"])
-            if discriminator and before["adversary"] and settings.phases[index - 1].size == phase.size:
+            if discriminator and before.get("adversary") and settings.phases[index - 1].size == phase.size:
                 discriminator.load_state_dict(before["adversary"]["network"])
         adversary = None
         if discriminator is not None:
@@ -261,7 +262,7 @@ class Training:
         generator.load_state_dict(last["averaged"]["generator"])
         encoder.load_state_dict(last["averaged"]["encoder"])
         discriminator = None
-        if last["adversary"]:
+        if last.get("adversary"):
             discriminator = Discriminator(settings.size, channels=settings.channels)
             discriminator.load_state_dict(last["adversary"]["network"])
         prior = GaussianPrior()
@@ -283,7 +284,7 @@ class Training:
     def pretrain(self) -> Iterator[Event]:
         self._seed("pretrain")
         settings, model = self.recipe.pretrain, DualStyleGAN(self.base.generator).to(self.processes.device)
-        stage = StructureStage(
+        stage = PretrainStage(
             model,
             self.base.encoder.to(self.processes.device),
             self._adversary(settings),

@@ -26,7 +26,7 @@ from dualstylegan.training.finetune import FinetuneStage
 from dualstylegan.training.intrinsic import RandomFaces, encode
 from dualstylegan.training.loop import autocast_dtype, mixed_precision, only_training
 from dualstylegan.training.muon import Muon
-from dualstylegan.training.structure import StructureStage
+from dualstylegan.training.pretrain import PretrainStage
 from dualstylegan.training.transfer import TransferStage
 
 BATCH = 4
@@ -61,11 +61,11 @@ def adversary(network: Discriminator, settings, augment=None) -> Adversary:
     return Adversary(network, lr=settings.lr, r1=settings.r1, r1_every=settings.r1_every, augment=augment)
 
 
-def structure_stage(**changed) -> StructureStage:
+def structure_stage(**changed) -> PretrainStage:
     phases = (PretrainPhase(7, 2), PretrainPhase(6, 3), PretrainPhase(5, 4))
     settings = Pretrain(**{"effective_batch": BATCH, "phases": phases} | changed)
     made = parts()
-    return StructureStage(
+    return PretrainStage(
         DualStyleGAN(made["generator"]),
         made["encoder"],
         adversary(made["discriminator"], settings),
@@ -127,7 +127,7 @@ def test_l_goes_down_from_seven_as_stage_two_goes_on():
 def test_the_target_of_stage_two_is_g_with_rows_below_l_from_z1_and_the_rest_from_z2(step, rows):
     stage = structure_stage()
     torch.manual_seed(5)
-    batch = stage._draw(step)
+    batch = stage.draw(step)
     crossed = torch.cat([batch["intrinsic"][:, :rows], batch["second"][:, rows:]], dim=1)
     assert torch.equal(batch["real"], stage.model.generator(crossed))
 
@@ -135,7 +135,7 @@ def test_the_target_of_stage_two_is_g_with_rows_below_l_from_z1_and_the_rest_fro
 def test_one_iteration_of_four_takes_the_encoded_face_of_z2():
     stage = structure_stage()
     for step in range(8):
-        batch = stage._draw(step)
+        batch = stage.draw(step)
         if step % 4 == 1:
             with torch.no_grad():
                 assert torch.equal(batch["extrinsic"], encode(stage.encoder, stage.model.generator(batch["second"])))
@@ -149,16 +149,16 @@ def test_the_path_penalty_of_stage_two_sees_codes_as_drawn():
     for step in range(0, 12, path.every):
         batch = path.draw(step)
         assert torch.equal(batch["extrinsic"], batch["second"])
-    batch = structure_stage(encoded_every=1)._draw(0)  # every iteration means every one
+    batch = structure_stage(encoded_every=1).draw(0)  # every iteration means every one
     assert not torch.equal(batch["extrinsic"], batch["second"])
 
 
 def test_stage_two_weighs_its_two_terms_and_judges_at_the_size_asked_for():
     stage = structure_stage(perceptual_px=16)
-    batch = stage._draw(1)
-    terms = stage._generate(batch)
+    batch = stage.draw(1)
+    terms = stage.terms(batch)
     assert set(terms) == {"perceptual", "adversarial"} and stage.perception.seen_px == 16
-    doubled = structure_stage(perceptual_px=16, adversarial=0.2, perceptual=1.0)._generate(batch)
+    doubled = structure_stage(perceptual_px=16, adversarial=0.2, perceptual=1.0).terms(batch)
     for name, term in terms.items():
         assert doubled[name].item() == pytest.approx(2 * term.item(), rel=1e-4), name
 
@@ -169,23 +169,23 @@ def test_stage_two_weighs_its_two_terms_and_judges_at_the_size_asked_for():
 @pytest.mark.parametrize("step", [0, 1, 2, 3])
 def test_even_steps_of_stage_three_draw_random_faces_odd_ones_pairs(step, portraits):
     stage = transfer_stage(portraits)
-    batch = stage._draw(step)
+    batch = stage.draw(step)
     known = {tuple(code.flatten().tolist()): i for i, code in enumerate(stage.extrinsic)}
     exemplars = [known[tuple(code.flatten().tolist())] for code in batch["extrinsic"]]
     assert torch.equal(batch["portrait"], stage.portraits.pictures(exemplars))  # z_e is always the portrait's own
     own = (batch["intrinsic"][:, :7] == stage.intrinsic[exemplars][:, :7]).flatten(1).all(dim=1)
     assert own.all() if step % 2 else not own.any()
-    assert ("perceptual" in stage._generate(batch)) == bool(step % 2)
+    assert ("perceptual" in stage.terms(batch)) == bool(step % 2)
 
 
 def test_every_term_of_stage_three_is_the_papers_times_its_weight(portraits):
     weights = {"adversarial": 1.0, "perceptual": 2.0, "contextual": 3.0, "feature_matching": 4.0, "identity": 5.0}
     stage = transfer_stage(portraits, **weights, regularizer=6.0)
-    batch = stage._draw(1)
-    terms = {name: term.item() for name, term in stage._generate(batch).items()}
+    batch = stage.draw(1)
+    terms = {name: term.item() for name, term in stage.terms(batch).items()}
 
     with torch.no_grad():
-        images, judges = stage._render(batch), stage.perception
+        images, judges = stage.render(batch), stage.perception
         features, wanted = judges.features(images), judges.features(batch["portrait"])
         faces = stage.model.generator(batch["intrinsic"])
         extrinsic = [p for name, p in stage.model.extrinsic_parameters() if not name.startswith("structure_transform")]
@@ -202,7 +202,7 @@ def test_every_term_of_stage_three_is_the_papers_times_its_weight(portraits):
 
 def test_what_judges_see_is_moved_alike_in_all_pictures_and_by_another_step_each_time(portraits):
     stage = transfer_stage(portraits, shift=2)
-    batches = [stage._draw(1) for _ in range(12)]
+    batches = [stage.draw(1) for _ in range(12)]
     moves = {batch["shift"] for batch in batches}
     assert len(moves) > 1 and all(0 <= one <= 4 for move in moves for one in move)
     batch = next(batch for batch in batches if batch["shift"] != (2, 2))
@@ -214,13 +214,13 @@ def test_what_judges_see_is_moved_alike_in_all_pictures_and_by_another_step_each
         return features(images, *layers)
 
     stage.perception.features = watched
-    stage._generate(batch)
+    stage.terms(batch)
     (top, left), size = batch["shift"], SIZE
-    for moved, still in zip(seen, (batch["portrait"], stage._render(batch)), strict=True):
+    for moved, still in zip(seen, (batch["portrait"], stage.render(batch)), strict=True):
         rows, columns = slice(max(0, top - 2), size + min(0, top - 2)), slice(max(0, left - 2), size + min(0, left - 2))
         back = slice(max(0, 2 - top), size + min(0, 2 - top)), slice(max(0, 2 - left), size + min(0, 2 - left))
         assert torch.allclose(moved[..., back[0], back[1]], still[..., rows, columns], atol=1e-5)
-    assert transfer_stage(portraits)._draw(1)["shift"] == (0, 0)  # the paper's: pictures as they are
+    assert transfer_stage(portraits).draw(1)["shift"] == (0, 0)  # the paper's: pictures as they are
 
 
 def test_the_critic_learns_from_the_generators_pictures_and_pulls_them_to_the_portraits(portraits):
@@ -283,7 +283,7 @@ def test_rates_fall_to_nothing_over_the_last_part_and_only_there(portraits):
 def test_random_faces_of_stage_three_are_mixed_and_exemplars_are_not(portraits):
     stage = transfer_stage(portraits)
     assert stage.faces.mixing == 0.9
-    codes = torch.cat([stage._draw(0)["intrinsic"] for _ in range(100)])
+    codes = torch.cat([stage.draw(0)["intrinsic"] for _ in range(100)])
     crossed = (codes[:, 0] != codes[:, -1]).any(dim=1).float().mean().item()
     assert crossed == pytest.approx(0.9, abs=0.05)  # of 400
 
@@ -311,10 +311,10 @@ def test_regularisers_are_lazy_and_adam_is_corrected_for_them(made, portraits):
 @pytest.mark.parametrize("made", [structure_stage, transfer_stage, finetune_stage])
 def test_path_length_is_measured_on_half_a_batch(made, portraits):
     stage = made() if made is structure_stage else made(portraits)
-    batch = stage._draw_half(0)
+    batch = stage.draw_half(0)
     assert {len(value) for value in batch.values() if isinstance(value, torch.Tensor)} == {BATCH // 2}
     with only_training(stage.optimizer.param_groups[0]["params"]):
-        terms = stage._straighten(batch)
+        terms = stage.straighten(batch)
     (lengths,) = stage.path._lengths
     # weight 2, times the interval; the mean starts at 0
     assert terms["path"].item() == pytest.approx(2 * 4 * lengths.square().mean().item(), rel=1e-5)

@@ -288,7 +288,7 @@ def test_accumulating_two_times_four_gives_the_gradient_of_eight(step, tmp_path)
     for network in (stage.model, stage.perception._features, stage.perception._identity):
         network.double()
     torch.manual_seed(5)
-    batch = {name: as_double(value) for name, value in stage._draw(step).items()}
+    batch = {name: as_double(value) for name, value in stage.draw(step).items()}
     parameters = [p.requires_grad_(True) for _, p in stage.model.extrinsic_parameters()]
 
     gradients = []
@@ -296,7 +296,7 @@ def test_accumulating_two_times_four_gives_the_gradient_of_eight(step, tmp_path)
         for parameter in parameters:
             parameter.grad = None
         for part, share in split(batch, parts):
-            (sum(stage._generate(part).values()) * share).backward()
+            (sum(stage.terms(part).values()) * share).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in parameters]))
 
     whole, accumulated = gradients
@@ -305,7 +305,7 @@ def test_accumulating_two_times_four_gives_the_gradient_of_eight(step, tmp_path)
 
 def test_pairs_keep_their_structure_and_get_noise_in_the_rows_of_colour(tmp_path):
     stage = transfer_stage(8, 1, tmp_path)
-    pairs, random = stage._draw(1), stage._draw(0)
+    pairs, random = stage.draw(1), stage.draw(0)
     own = {tuple(code[:7].flatten().tolist()) for code in stage.intrinsic}
     assert all(tuple(code[:7].flatten().tolist()) in own for code in pairs["intrinsic"])
     assert not any(torch.equal(code[7:], known[7:]) for code in pairs["intrinsic"] for known in stage.intrinsic)
@@ -314,10 +314,10 @@ def test_pairs_keep_their_structure_and_get_noise_in_the_rows_of_colour(tmp_path
 
 def test_extrinsic_codes_are_jittered_in_w_plus(tmp_path):
     stage = transfer_stage(8, 1, tmp_path)
-    batches = [stage._draw(0) for _ in range(20)]
+    batches = [stage.draw(0) for _ in range(20)]
     jitter = torch.cat([batch["jitter"] for batch in batches])
     assert jitter.std().item() == pytest.approx(0.1, rel=0.05)  # of 20,480 draws
-    _, extrinsic = stage._codes(batches[0])
+    _, extrinsic = stage.codes(batches[0]).chunk(2, dim=1)
     mapped = stage.model.generator.mapping(batches[0]["extrinsic"])
     assert torch.allclose(extrinsic - mapped, batches[0]["jitter"], atol=1e-5)
 

@@ -70,10 +70,10 @@ class Adversary:
         """Once a step: move the augmentation's p by what D made of real pictures. Figures for the log."""
         return {"augment_p": self.augment.adapt()} if self.augment else {}
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"network": self.network.state_dict(), "augment": self.augment.state_dict() if self.augment else None}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
         self.network.load_state_dict(state["network"])
         if self.augment and state["augment"] is not None:
             self.augment.load_state_dict(state["augment"])

@@ -8,7 +8,6 @@ paper's, which takes a trained StyleGAN2 and encoder ready-made.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,17 @@ from dualstylegan.networks.dualstyle import STRUCTURE_ROWS
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import BasePhase, BaseTraining
+from dualstylegan.runtime.processes import Processes
+from dualstylegan.training.adversarial import AdversarialStage
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.augment import jitter
 from dualstylegan.training.data import Portraits
-from dualstylegan.training.ema import Average, decay_for
+from dualstylegan.training.ema import decay_for
 from dualstylegan.training.intrinsic import cross, encode
-from dualstylegan.training.loop import Batch, Phase
+from dualstylegan.training.loop import Batch
 from dualstylegan.training.losses import identity_loss, perceptual_loss
 from dualstylegan.training.muon import Muon
+from dualstylegan.training.perception import Perception
 from dualstylegan.training.portraits import resized
 
 SHOWN = 8  # photos in a grid
@@ -36,8 +38,10 @@ JUDGED = {"relu2_1": 1.0, "relu3_1": 1.0}  # relu1_1 says little that L1 does no
 RAMP = 0.05  # early on, the average reaches back over this share of the images seen: Karras et al. 2020 (ADA)
 
 
-class BaseStage:
+class BaseStage(AdversarialStage):
     """One of a base recipe's phases: photos of `phase.size` px through encoder and generator."""
+
+    phase_name = "reconstruct"
 
     def __init__(
         self,
@@ -50,27 +54,31 @@ class BaseStage:
         adversary: Adversary | None,
         photos: Portraits,
         shown: Tensor,
-        perception,
+        perception: Perception,
         share: tuple[int, int],
+        processes: Processes,
         images_before: int = 0,
     ):
         """`shown` are photos for the grids, of people it is not trained on where there are any."""
-        self.name, self.phase, self.settings = name, phase, settings
-        self.steps, self.batch = phase.steps, phase.batch
-        self.per_process, self.accumulation = math.prod(share), share[1]
-        self.generator, self.encoder, self.adversary = generator, encoder, adversary
-        self.photos, self.perception, self.images = photos, perception, images_before
+        self.phase, self.settings, self.generator, self.encoder = phase, settings, generator, encoder
+        self.photos, self.shown, self.perception, self.images_before = photos, shown, perception, images_before
 
         networks = {"generator": generator.requires_grad_(False), "encoder": encoder.requires_grad_(False)}
         named = [(f"{part}.{name}", p) for part, net in networks.items() for name, p in net.named_parameters()]
-        self.average = Average(named)
-        self.optimizer = Muon([p for _, p in named], phase.lr)
-        self.phases = [Phase("reconstruct", 1, self.optimizer, self._draw, self._reconstruct)]
-        if phase.adversarial:
-            self.phases = adversary.phases(self._draw, self._fakes) + self.phases
-        self.shown = shown
+        super().__init__(
+            name,
+            networks,
+            named,
+            Muon([p for _, p in named], phase.lr),
+            adversary,
+            steps=phase.steps,
+            batch=phase.batch,
+            share=share,
+            processes=processes,
+        )
+        self.kept["photos"] = photos
 
-    def _draw(self, step: int) -> Batch:
+    def draw(self, step: int) -> Batch:
         return {"real": jitter(self.photos.next(self.per_process), self.phase.jitter, self.phase.size)}
 
     def _codes(self, photos: Tensor) -> Tensor:
@@ -83,7 +91,7 @@ class BaseStage:
         mixed = cross(codes, codes.roll(1, dims=0))
         return mixed + torch.randn_like(mixed) * self.settings.prior_jitter
 
-    def _fakes(self, batch: Batch) -> Tensor:
+    def render(self, batch: Batch) -> Tensor:
         """As many of the batch as `phase.random` says are random faces, the others reconstructions."""
         codes = self._codes(batch["real"])
         count = round(self.phase.random * len(codes))
@@ -108,7 +116,7 @@ class BaseStage:
         mixed = torch.cat([structure, color], dim=1)
         return torch.cat([mixed, codes[count:]]), torch.cat([copies[:recolored], photos[recolored:]]), recolored
 
-    def _reconstruct(self, batch: Batch) -> dict[str, Tensor]:
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
         phase = self.phase
         codes, targets, recolored = self._taken_apart(batch["real"])
         images = self.generator(codes, noise=self.generator.fresh_noise(len(codes)))
@@ -138,45 +146,17 @@ class BaseStage:
         return self.perception.features(photos, tuple(JUDGED))
 
     def after(self, step: int) -> dict[str, float]:
-        self.images += self.batch
-        self.average.decay = decay_for(self.batch, min(self.settings.ema_images, RAMP * self.images + self.batch))
-        self.average.update()
-        return self.adversary.after() if self.phase.adversarial else {}
-
-    # What is kept
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "generator": self.generator.state_dict(),
-            "encoder": self.encoder.state_dict(),
-            "average": self.average.state_dict(),
-            "adversary": self.adversary.state() if self.adversary else None,
-            "images": self.images,
-            "photos": self.photos.state_dict(),
-        }
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self.generator.load_state_dict(state["generator"])
-        self.encoder.load_state_dict(state["encoder"])
-        self.average.load_state_dict(state["average"])
-        if self.adversary and state["adversary"]:
-            self.adversary.load_state(state["adversary"])
-        self.images = state["images"]
-        self.photos.load_state_dict(state["photos"])
+        images = self.images_before + (step + 1) * self.batch
+        self.average.decay = decay_for(self.batch, min(self.settings.ema_images, RAMP * images + self.batch))
+        return super().after(step)
 
     def snapshot(self) -> dict[str, Any]:
         """Both the averaged networks and, for the next phase to go on from, the trained ones."""
-        with self.average.applied():
-            averaged = {
-                name: {key: tensor.detach().cpu().clone() for key, tensor in net.state_dict().items()}
-                for name, net in (("generator", self.generator), ("encoder", self.encoder))
-            }
-        return {"averaged": averaged, **self.state()}
+        return {"averaged": super().snapshot(), **self.state()}
 
-    @torch.no_grad()
     def grid(self) -> np.ndarray:
         """Photos, their reconstructions, and random faces from their codes, by the averaged networks."""
-        with self.average.applied():
+        with self.averaged():
             codes = self._codes(self.shown)
             crossed = torch.cat([codes[:, :STRUCTURE_ROWS], codes.roll(1, dims=0)[:, STRUCTURE_ROWS:]], dim=1)
             halves = torch.cat([codes[:, :3], codes.roll(2, dims=0)[:, 3:]], dim=1)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
+from dualstylegan.models.stage_two import StageTwo, restore_moments
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Transfer
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training import critic
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.data import Portraits
-from dualstylegan.training.extrinsic import ExtrinsicStage, averaged
+from dualstylegan.training.extrinsic import ExtrinsicStage
 from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Batch, Cooldown, Phase, adam
 from dualstylegan.training.losses import (
@@ -29,9 +29,10 @@ from dualstylegan.training.losses import (
     perceptual_loss,
 )
 from dualstylegan.training.muon import Muon
-from dualstylegan.training.perception import Features
+from dualstylegan.training.perception import Features, Perception
 
 SHOWN = 8
+PAPERS_STEPS = 1000  # its shortest: caricature, pixar, comic
 STYLE_LAYERS = ("relu2_1", "relu3_1")  # what L_sty reads: channel means of both, CX on the second
 
 
@@ -42,8 +43,6 @@ class TransferStage(ExtrinsicStage):
     then known: it is the portrait.
     """
 
-    name, papers_steps = "transfer", 1000  # its shortest: caricature, pixar, comic
-
     def __init__(
         self,
         model: DualStyleGAN,
@@ -52,25 +51,30 @@ class TransferStage(ExtrinsicStage):
         intrinsic: Tensor,
         extrinsic: Tensor,
         faces: RandomFaces,
-        perception,
+        perception: Perception,
         settings: Transfer,
         *,
         noise_from: int,
         share: tuple[int, int],
         processes: Processes,
-        path_mean: float = 0.0,
     ):
         """`intrinsic`, `extrinsic` (N, rows, dim) in Z+ belong to the N `portraits`, in order."""
+        learner = None
+        if settings.optimizer == "muon":
+            learner = Muon([parameter for _, parameter in model.extrinsic_parameters()], settings.lr, momentum=0.8)
         super().__init__(
+            "transfer",
             model,
             adversary,
             settings,
             steps=settings.steps,
+            papers_steps=PAPERS_STEPS,
             share=share,
             processes=processes,
-            path_mean=path_mean,
+            optimizer=learner,
         )
-        self.portraits, self.faces, self.perception = portraits, faces, perception
+        self.settings, self.portraits, self.faces, self.perception = settings, portraits, faces, perception
+        self.kept["portraits"] = portraits
         optimizers = [self.optimizer, adversary.optimizer]
         if settings.projected:
             probe = torch.zeros(1, 3, model.size, model.size, device=self.device)
@@ -79,36 +83,32 @@ class TransferStage(ExtrinsicStage):
             self.critic_optimizer = adam(list(self.critic.parameters()), settings.lr)
             self.critic_saw: list[Features] = []  # of the generator's pictures in this step
             optimizers.append(self.critic_optimizer)
+            self.kept["critic"] = self.critic
         self.cooldown = Cooldown(optimizers, settings.cooldown, steps=settings.steps)
         self.intrinsic, self.extrinsic = intrinsic.to(self.device), extrinsic.to(self.device)
         self.noise_from = noise_from
         self.layers = tuple(sorted({*settings.perceptual_layers, *STYLE_LAYERS}))
         self.shown = self._show()
 
-    def _optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        if self.settings.optimizer == "muon":
-            return Muon(parameters, self.settings.lr, momentum=0.8)
-        return super()._optimizer(parameters)
-
     @property
     def phases(self) -> list[Phase]:
         phases = super().phases
         if self.settings.projected:
-            phases.append(Phase("critic", 1, self.critic_optimizer, self._draw_seen, self._criticize))
+            phases.append(Phase("critic", 1, self.critic_optimizer, self.draw_seen, self.criticize))
         return phases
 
-    def _draw_seen(self, step: int) -> Batch:
+    def draw_seen(self, step: int) -> Batch:
         """What the generator just made, as the critic saw it, and as many portraits."""
         seen, self.critic_saw = self.critic_saw, []
         looks = {name: torch.cat([part[name] for part in seen]) for name in seen[0]}
         return looks | {"real": self.portraits.next(self.per_process)}
 
-    def _criticize(self, batch: Batch) -> dict[str, Tensor]:
+    def criticize(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
             real = critic.look(batch["real"], self.perception.features)
         return {"critic": self.critic.tell_apart(real, batch)}
 
-    def _draw(self, step: int) -> Batch:
+    def draw(self, step: int) -> Batch:
         count, pairs = self.per_process, step % 2 == 1
         chosen = torch.randint(len(self.portraits), (count,))
         if pairs:
@@ -128,13 +128,9 @@ class TransferStage(ExtrinsicStage):
             "shift": tuple(torch.randint(2 * self.settings.shift + 1, (2,)).tolist()),
         }
 
-    def _codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        mapping = self.model.generator.mapping
-        return mapping(batch["intrinsic"]), mapping(batch["extrinsic"]) + batch["jitter"]
-
-    def _generate(self, batch: Batch) -> dict[str, Tensor]:
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
         settings = self.settings
-        images = self._render(batch)
+        images = self.render(batch)
         # Nets with strides see a lattice where there is none for us; moved at random, no lattice pays.
         seen, portraits = (self._moved(pictures, batch["shift"]) for pictures in (images, batch["portrait"]))
         with torch.no_grad():
@@ -171,17 +167,15 @@ class TransferStage(ExtrinsicStage):
         self.cooldown.after(step)
         return figures
 
-    # What is kept
-
-    def state(self) -> dict[str, Any]:
-        state = super().state() | {"portraits": self.portraits.state_dict()}
-        return state | {"critic": self.critic.state_dict()} if self.settings.projected else state
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        super().load_state(state)
-        self.portraits.load_state_dict(state["portraits"])
-        if self.settings.projected:
-            self.critic.load_state_dict(state["critic"])
+    def go_on_from(self, before: StageTwo) -> None:
+        """Take up live weights, moments and path mean where `before` left them. The average stays what it is."""
+        if before.extrinsic is not None:
+            self.model.load_extrinsic_state(before.extrinsic)
+        self.path.mean = before.path_mean
+        if not isinstance(self.optimizer, Muon):  # whose moments are others
+            restore_moments(self.optimizer, self.average.names, before.extrinsic_moments)
+        names = [name for name, _ in self.adversary.network.named_parameters()]
+        restore_moments(self.adversary.optimizer, names, before.discriminator_moments)
 
     def _show(self) -> dict[str, Tensor]:
         """Random faces and evenly chosen exemplars, the same in every grid."""
@@ -198,11 +192,8 @@ class TransferStage(ExtrinsicStage):
     def grid(self) -> np.ndarray:
         """Content, exemplar, result for random faces; then the destylized faces and what becomes of them."""
         shown, generator = self.shown, self.model.generator
-
-        def results() -> list[Tensor]:
-            return [self.model(shown[content], shown["extrinsic"]) for content in ("random", "own")]
-
-        by_random, by_own = averaged(self, results)
-        rows = [generator(shown["random"]), shown["portrait"], by_random, generator(shown["own"]), by_own]
+        with self.averaged():
+            by_random, by_own = (self.model(shown[content], shown["extrinsic"]) for content in ("random", "own"))
+            rows = [generator(shown["random"]), shown["portrait"], by_random, generator(shown["own"]), by_own]
         labels = ["content", "exemplar", "result", "destylized exemplar", "its result"]
         return strip(*map(from_tensor, rows), row_labels=labels, height_px=max(96, min(self.model.size, 256)))

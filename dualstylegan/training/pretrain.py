@@ -13,23 +13,24 @@ from dualstylegan.media.sheets import strip
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Pretrain
 from dualstylegan.runtime.processes import Processes
+from dualstylegan.training.adversarial import copied
 from dualstylegan.training.adversary import Adversary
-from dualstylegan.training.extrinsic import ExtrinsicStage, averaged
+from dualstylegan.training.extrinsic import ExtrinsicStage
 from dualstylegan.training.intrinsic import RandomFaces, encode
 from dualstylegan.training.loop import Batch
 from dualstylegan.training.losses import perceptual_loss
+from dualstylegan.training.perception import Perception
 from dualstylegan.training.portraits import resized
 
 SHOWN = 8
+PAPERS_STEPS = 3600
 
 
-class StructureStage(ExtrinsicStage):
+class PretrainStage(ExtrinsicStage):
     """G(z1, z2~) learns to be g with rows below l from z1 and the rest from z2; l goes down as training goes on.
 
     The target's rows l to 6 come from z2 although G's structure rows come from z1: ModRes must carry them over.
     """
-
-    name, papers_steps = "pretrain", 3600
 
     def __init__(
         self,
@@ -37,17 +38,27 @@ class StructureStage(ExtrinsicStage):
         encoder: torch.nn.Module,
         adversary: Adversary,
         faces: RandomFaces,
-        perception,
+        perception: Perception,
         settings: Pretrain,
         *,
         share: tuple[int, int],
         processes: Processes,
     ):
         steps = sum(phase.steps for phase in settings.phases)
-        super().__init__(model, adversary, settings, steps=steps, share=share, processes=processes)
+        super().__init__(
+            "pretrain",
+            model,
+            adversary,
+            settings,
+            steps=steps,
+            papers_steps=PAPERS_STEPS,
+            share=share,
+            processes=processes,
+        )
         self.encoder, self.faces, self.perception = encoder.requires_grad_(False), faces, perception
+        self.settings = settings
         self.judged_px = min(settings.perceptual_px, model.size)
-        self.shown = self._draw(self.steps - 1, count=SHOWN)
+        self.shown = self.draw(self.steps - 1, count=SHOWN)
 
     def rows_at(self, step: int) -> int:
         """l at a step, counted from 0."""
@@ -58,7 +69,7 @@ class StructureStage(ExtrinsicStage):
         return self.settings.phases[-1].rows
 
     @torch.no_grad()
-    def _draw(self, step: int, count: int | None = None) -> Batch:
+    def draw(self, step: int, count: int | None = None) -> Batch:
         """Codes z1, z2 and z2~, and the target picture, which is also what D takes for real.
 
         Everything is drawn with the stored noise (None): noise is nothing that the path should learn.
@@ -73,12 +84,8 @@ class StructureStage(ExtrinsicStage):
             extrinsic = encode(self.encoder, generator(second))
         return {"intrinsic": first, "extrinsic": extrinsic, "real": target, "second": second, "noise": None}
 
-    def _codes(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        mapping = self.model.generator.mapping
-        return mapping(batch["intrinsic"]), mapping(batch["extrinsic"])
-
-    def _generate(self, batch: Batch) -> dict[str, Tensor]:
-        settings, images = self.settings, self._render(batch)
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        settings, images = self.settings, self.render(batch)
         weights = settings.perceptual_layers
         with torch.no_grad():
             targets = self.perception.features(resized(batch["real"], self.judged_px), tuple(weights))
@@ -90,16 +97,15 @@ class StructureStage(ExtrinsicStage):
 
     def snapshot(self) -> dict[str, Any]:
         """The discriminator too: stage III goes on with it."""
-        network = {name: tensor.cpu() for name, tensor in self.adversary.network.state_dict().items()}
-        return super().snapshot() | {"discriminator": network}
+        return super().snapshot() | {"discriminator": copied(self.adversary.network.state_dict())}
 
     def grid(self) -> np.ndarray:
         """Content, exemplar, target and result: the result should have the exemplar's structure, softly."""
         batch, generator = self.shown, self.model.generator
-        with torch.no_grad():
+        off = (0.0,) * 7 + (1.0,) * (self.model.rows - 7)
+        codes = batch["intrinsic"], batch["extrinsic"]
+        with self.averaged():
             rows = [generator(batch["intrinsic"]), generator(batch["second"]), batch["real"]]
-            rows.append(averaged(self, lambda: self.model(batch["intrinsic"], batch["extrinsic"])))
-            off = (0.0,) * 7 + (1.0,) * (self.model.rows - 7)
-            rows.append(averaged(self, lambda: self.model(batch["intrinsic"], batch["extrinsic"], weights=off)))
+            rows += [self.model(*codes), self.model(*codes, weights=off)]
         labels = ["content", "exemplar", f"target (l = {self.rows_at(self.steps - 1)})", "result", "structure off"]
         return strip(*map(from_tensor, rows), row_labels=labels, height_px=max(96, min(self.model.size, 256)))

@@ -29,6 +29,12 @@ class PathLengths:
         self._lengths.append(lengths.detach())
         return {"path": self.weight * self.every * (lengths - self.mean).square().mean()}
 
+    def state_dict(self) -> float:
+        return self.mean
+
+    def load_state_dict(self, mean: float, /) -> None:
+        self.mean = mean
+
     def after(self, processes: Processes) -> None:
         """Once a step: move the mean."""
         if self._lengths:
