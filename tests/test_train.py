@@ -128,6 +128,7 @@ def test_a_run_folder_holds_recipe_log_grids_checkpoints_and_snapshots(trained):
     # pairs (odd steps, counted from 0) know their picture, random faces do not
     assert [bool(row["perceptual"]) for row in rows] == [False, True] * 3
     assert [bool(row["path"]) for row in rows] == [True, False] * 3
+    assert Image.open(run.figures_file).width > 300  # the curves of the last stage that had any
     grids = {path.name for path in run.grids.iterdir()}
     assert {"finetune-000003.png", "destylize-000000.png", "transfer-000006.png", "refine-000000.png"} <= grids
     assert run.snapshot_steps("transfer") == [2, 4, 6]

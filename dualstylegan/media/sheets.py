@@ -36,16 +36,16 @@ def contact_sheet(
     columns = min(count, columns or math.ceil(math.sqrt(count * 1.6)))
     rows = math.ceil(count / columns)
 
-    font = _font(max(11, cell_px // 11))
-    caption_px = _line_height(font) + 4 if any(labels) else 0
-    title_font = _font(max(14, cell_px // 8))
-    title_px = _line_height(title_font) + gap_px if title else 0
+    font = font_of(max(11, cell_px // 11))
+    caption_px = line_height(font) + 4 if any(labels) else 0
+    title_font = font_of(max(14, cell_px // 8))
+    title_px = line_height(title_font) + gap_px if title else 0
     width = columns * (cell_px + gap_px) + gap_px
     height = title_px + rows * (cell_px + caption_px + gap_px) + gap_px
     page = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(page)
     if title:
-        draw.text((gap_px, gap_px), _shorten(title, title_font, width - 2 * gap_px), INK, title_font)
+        draw.text((gap_px, gap_px), shortened(title, title_font, width - 2 * gap_px), INK, title_font)
 
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
@@ -57,7 +57,7 @@ def contact_sheet(
             picture = _fit(image, cell_px, cell_px)
             page.paste(picture, (left + (cell_px - picture.width) // 2, top + (cell_px - picture.height) // 2))
         if i < len(labels) and labels[i]:
-            text = _shorten(labels[i], font, cell_px)
+            text = shortened(labels[i], font, cell_px)
             draw.text((left + cell_px / 2, top + cell_px + 2), text, INK, font, anchor="ma")
     return np.asarray(page)
 
@@ -79,8 +79,8 @@ def strip(
         max((row[c].width for row in fitted if c < len(row) and row[c] is not None), default=height_px)
         for c in range(columns)
     ]
-    font = _font(max(12, height_px // 16))
-    head_px = _line_height(font) + 4 if labels and any(labels) else 0
+    font = font_of(max(12, height_px // 16))
+    head_px = line_height(font) + 4 if labels and any(labels) else 0
     side_px = min(2 * height_px, max((math.ceil(font.getlength(t)) for t in row_labels or ()), default=0))
     side_px += gap_px if side_px else 0
 
@@ -89,11 +89,11 @@ def strip(
     draw = ImageDraw.Draw(page)
     lefts = [side_px + gap_px + sum(widths[:c]) + gap_px * c for c in range(columns)]
     for text, left, column_px in zip(labels or (), lefts, widths, strict=False):
-        draw.text((left + column_px / 2, gap_px), _shorten(text, font, column_px), INK, font, anchor="ma")
+        draw.text((left + column_px / 2, gap_px), shortened(text, font, column_px), INK, font, anchor="ma")
     for r, row in enumerate(fitted):
         top = head_px + gap_px + r * (height_px + gap_px)
         if row_labels and r < len(row_labels):
-            text = _shorten(row_labels[r], font, side_px - gap_px)
+            text = shortened(row_labels[r], font, side_px - gap_px)
             draw.text((gap_px, top + height_px / 2), text, INK, font, anchor="lm")
         for c in range(columns):
             picture = row[c] if c < len(row) else None
@@ -123,15 +123,15 @@ def _resize(picture: Image.Image, scale: float) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font_of(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size_px)
 
 
-def _line_height(font) -> int:
+def line_height(font) -> int:
     return math.ceil(font.getbbox("Ag|")[3])
 
 
-def _shorten(text: str, font, width_px: float) -> str:
+def shortened(text: str, font, width_px: float) -> str:
     """The text itself, or its start and end around an ellipsis: numbered file names differ at the end."""
     if font.getlength(text) <= width_px:
         return text

@@ -160,9 +160,11 @@ def _last_good(stage: Stage, run: RunFolder) -> str:
 
 def _draw_grid(stage: Stage, run: RunFolder, done: int) -> Event:
     from dualstylegan.media.images import write_picture
+    from dualstylegan.media.plots import line_plots
 
     with torch.no_grad():
         picture = stage.grid()
+    write_picture(run.figures_file, line_plots(run.figures(stage.name), title=f"{stage.name}, {done} steps"))
     path = write_picture(run.grid(stage.name, done), picture)
     return Event("note", "train", stage=stage.name, output=str(path or run.grid(stage.name, done)), current=done)
 

@@ -45,6 +45,7 @@ class RunFolder:
 
     recipe.toml      the resolved recipe
     log.csv          a row per report: stage, step, images, seconds, and a column per term
+    figures.png      the log's curves of the stage at work, redrawn with every grid
     grids/           STAGE-STEP.png, what the stage makes at that step
     checkpoints/     STAGE-STEP.pt, everything needed to go on; the last two of each stage, per process where it must
     snapshots/       STAGE-STEP.pt, the averaged weights alone; all are kept, users pick the step by eye
@@ -56,6 +57,7 @@ class RunFolder:
         self.path = Path(path)
         self.recipe_file = self.path / "recipe.toml"
         self.log_file = self.path / "log.csv"
+        self.figures_file = self.path / "figures.png"
         self.grids = self.path / "grids"
         self.checkpoints = self.path / "checkpoints"
         self.snapshots = self.path / "snapshots"
@@ -163,6 +165,17 @@ class RunFolder:
         if self.log_file.is_file():
             with self._writing("log.csv"):
                 self._rewrite_log(self._log_columns(), kept)
+
+    def figures(self, stage: str) -> dict[str, tuple[list[float], list[float]]]:
+        """What was logged of a stage: (steps, values) by name."""
+        series: dict[str, tuple[list[float], list[float]]] = {}
+        for row in self.read_log():
+            for name, value in row.items():
+                if row["stage"] == stage and name not in ("stage", "step") and value:
+                    steps, values = series.setdefault(name, ([], []))
+                    steps.append(int(row["step"]))
+                    values.append(float(value))
+        return series
 
     def grid(self, stage: str, step: int) -> Path:
         """Where the stage's picture of this step goes."""
