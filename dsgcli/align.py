@@ -32,7 +32,7 @@ def align(
     faces: FacesOption = "all",
     landmarks: LandmarksOption = None,
     detector: DetectorOption = "auto",
-    min_face: MinFaceOption = 0,
+    min_face: MinFaceOption = None,
     device: DeviceOption = "auto",
     skip_existing: SkipExistingOption = False,
     dry_run: DryRunOption = False,

@@ -1,14 +1,15 @@
 """Every option that more than one verb has, declared once. Names, defaults and wording are the same everywhere."""
 
+import inspect
 import os
-from typing import Annotated, Literal
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 
-Detector = Literal["auto", "face-alignment", "embedded"]
-Faces = Literal["all", "largest"]
-Mask = Literal["face", "head", "crop"]
-Precision = Literal["auto", "float32", "bfloat16"]
+from dualstylegan.choices import DETECT_EVERY, PRECISIONS, SMOOTH, Alignment, Detector, Faces, Mask
+from dualstylegan.stylizing.settings import FilmOptions, SamplingSettings, StylizerSettings
 
 # What goes in and where it comes out
 
@@ -33,9 +34,6 @@ OutOption = Annotated[
 SkipExistingOption = Annotated[bool, typer.Option("--skip-existing", help="Leave outputs that are there and complete.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One event per line on stdout, as JSON.")]
-SheetOption = Annotated[
-    str | None, typer.Option("--sheet", metavar="PNG", help="Also draw a sheet of the results.", show_default=False)
-]
 
 # Styles
 
@@ -58,11 +56,20 @@ ColorOption = Annotated[
     float | None,
     typer.Option("--color", min=0, help="How much of the exemplar's colours, 0 to 1.", show_default="the style's"),
 ]
+
+
+def _weights(text: str) -> tuple[float, ...]:
+    from dualstylegan.models.codes import parse_weights
+
+    return parse_weights(text)
+
+
 WeightsOption = Annotated[
     str | None,
     typer.Option(
         "--weights",
         metavar="LIST",
+        parser=_weights,
         help="A weight per row, such as 0x4,.75x3,1x11; goes before --structure and --color.",
         show_default="the style's",
     ),
@@ -72,12 +79,17 @@ TruncationOption = Annotated[
     typer.Option("--truncation", min=0, help="Lower is nearer to the average face.", show_default="the style's"),
 ]
 
+PreserveColorOption = Annotated[bool, typer.Option("--preserve-color", help="Keep the photo's own colours.")]
+WPlusOption = Annotated[bool, typer.Option("--wplus", help="Encode faces straight into W+: closer to the photo.")]
+
 # Faces
 
 FacesOption = Annotated[Faces, typer.Option("--faces", help="Which faces of a picture.")]
 MinFaceOption = Annotated[
-    int, typer.Option("--min-face", min=0, metavar="PX", help="Pass over faces smaller than this many pixels.")
-]
+    int | None,
+    typer.Option("--min-face", min=0, metavar="PX", help="Pass over faces smaller than this many pixels.",
+                 show_default="0"),
+]  # fmt: skip
 DetectorOption = Annotated[Detector, typer.Option("--detector", help="What finds faces. auto: the best that is here.")]
 MaskOption = Annotated[
     Mask | None,
@@ -124,7 +136,7 @@ PresetOption = Annotated[
                  rich_help_panel=FILMS),
 ]  # fmt: skip
 StartOption = Annotated[
-    float | None,
+    float,
     typer.Option("--start", metavar="TIME", parser=_seconds, help="Begin here: 90 or 1:30.", show_default=False,
                  rich_help_panel=FILMS),
 ]  # fmt: skip
@@ -139,13 +151,13 @@ MaxFramesOption = Annotated[
 ]
 CompareOption = Annotated[bool, typer.Option("--compare", help="The source beside the result.", rich_help_panel=FILMS)]
 DetectEveryOption = Annotated[
-    int | None,
-    typer.Option("--detect-every", min=1, metavar="N", show_default="5", rich_help_panel=FILMS,
+    int,
+    typer.Option("--detect-every", min=1, metavar="N", show_default=str(DETECT_EVERY), rich_help_panel=FILMS,
                  help="Look for faces in every N-th frame; between, those known are followed."),
 ]  # fmt: skip
 SmoothOption = Annotated[
-    float | None,
-    typer.Option("--smooth", min=0, max=1, show_default="0.5", rich_help_panel=FILMS,
+    float,
+    typer.Option("--smooth", min=0, max=1, show_default=str(SMOOTH), rich_help_panel=FILMS,
                  help="How steady faces are kept: 0 (each frame by itself) to 1."),
 ]  # fmt: skip
 ResumeOption = Annotated[
@@ -157,7 +169,12 @@ ResumeOption = Annotated[
 
 DeviceOption = Annotated[str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")]
 PrecisionOption = Annotated[
-    Precision, typer.Option("--precision", help="auto: bfloat16 where the processor is fast at it.")
+    str,
+    typer.Option(
+        "--precision",
+        metavar=f"[{'|'.join(PRECISIONS)}]",
+        help="auto: bfloat16 where the processor is fast at it.",
+    ),
 ]
 BatchOption = Annotated[
     int | None, typer.Option("--batch", min=1, help="Faces computed at once.", show_default="what fits")
@@ -183,7 +200,79 @@ RunOption = Annotated[
                  show_default="runs/NAME"),
 ]  # fmt: skip
 AlignmentOption = Annotated[
-    Literal["aligned", "landmarks", "faces.json", "template"],
+    Alignment,
     typer.Option("--alignment", help="For a folder: how faces are found; aligned: they are square crops already."),
 ]
 CpuOption = Annotated[bool, typer.Option("--cpu", help="Leave accelerators alone.")]
+
+# Groups: options that together make one value
+
+
+class Group:
+    """Each option fills the field of its name in a value of settings, and has that field's default."""
+
+    def __init__(self, settings: type, **options: Any):
+        self.settings = settings
+        defaults = inspect.signature(settings).parameters
+        self.parameters = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name].default, annotation=option)
+            for name, option in options.items()
+        ]
+
+
+def takes(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """`@takes(film=FILM)` gives a command the options of the group, where it has a parameter `film`: their value."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            own = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            parameters += groups[parameter.name].parameters if parameter.name in groups else [own]
+
+        @wraps(command)
+        def run(**given: Any) -> None:
+            for name, group in groups.items():
+                given[name] = group.settings(**{one.name: given.pop(one.name) for one in group.parameters})
+            command(**given)
+
+        run.__signature__ = signature.replace(parameters=parameters)
+        run.__annotations__ = {}
+        return run
+
+    return decorate
+
+
+_sampling = {
+    "structure": StructureOption,
+    "color": ColorOption,
+    "weights": WeightsOption,
+    "truncation": TruncationOption,
+    "batch": BatchOption,
+    "device": DeviceOption,
+    "precision": PrecisionOption,
+}
+SAMPLING = Group(SamplingSettings, **_sampling)
+STYLIZER = Group(
+    StylizerSettings,
+    **_sampling,
+    preserve_color=PreserveColorOption,
+    wplus=WPlusOption,
+    mask=MaskOption,
+    faces=FacesOption,
+    detector=DetectorOption,
+    min_face=MinFaceOption,
+)
+FILM = Group(
+    FilmOptions,
+    codec=CodecOption,
+    crf=CrfOption,
+    preset=PresetOption,
+    start_s=StartOption,
+    end_s=EndOption,
+    max_frames=MaxFramesOption,
+    compare=CompareOption,
+    detect_every=DetectEveryOption,
+    smooth=SmoothOption,
+    resume=ResumeOption,
+)

@@ -6,20 +6,11 @@ from typing import Annotated
 
 import typer
 
-from dsgcli.options import (
-    BatchOption,
-    ColorOption,
-    DeviceOption,
-    JsonOption,
-    OfflineOption,
-    PrecisionOption,
-    SeedOption,
-    StructureOption,
-    TruncationOption,
-    WeightsOption,
-)
+from dsgcli.options import SAMPLING, JsonOption, OfflineOption, SeedOption, takes
+from dualstylegan.stylizing.settings import SamplingSettings
 
 
+@takes(settings=SAMPLING)
 def sample(
     style: Annotated[
         str,
@@ -31,6 +22,7 @@ def sample(
             show_default=False,
         ),
     ],
+    settings: SamplingSettings,
     number: Annotated[int, typer.Option("-n", min=1, help="How many portraits.")] = 16,
     out: Annotated[
         str | None,
@@ -64,13 +56,6 @@ def sample(
         typer.Option("--frames", min=1, help="With --blend: a film of so many frames, looping.", show_default=False),
     ] = None,
     fps: Annotated[float, typer.Option("--fps", min=1, max=120, help="With --frames: frames per second.")] = 25,
-    structure: StructureOption = None,
-    color: ColorOption = None,
-    weights: WeightsOption = None,
-    truncation: TruncationOption = None,
-    batch: BatchOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
     offline: OfflineOption = False,
     json: JsonOption = False,
 ) -> None:
@@ -83,20 +68,9 @@ def sample(
     if blend is not None and fix:
         raise UsageError("--blend keeps the content fixed and moves the style; leave out --fix.")
 
-    from dualstylegan.models.codes import parse_weights
     from dualstylegan.sample import Sampling, sample_blend, sample_portraits
 
-    sampling = Sampling(
-        style,
-        structure=structure,
-        color=color,
-        weights=None if weights is None else parse_weights(weights),
-        truncation=truncation,
-        device=device,
-        precision=precision,
-        batch=batch,
-        notify=lambda line: typer.echo(line, err=True),
-    )
+    sampling = Sampling(style, settings, notify=lambda line: typer.echo(line, err=True))
     if blend is None:
         events = sample_portraits(sampling, out or "samples", count=number, seed=seed, fix=fix or ())
     else:

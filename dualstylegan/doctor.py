@@ -92,8 +92,7 @@ def _machine() -> Finding:
 def _devices() -> Iterator[Finding]:
     import torch
 
-    from dualstylegan.stylizing.stylizer import pick_device, pick_precision
-    from dualstylegan.training.loop import has_bf16
+    from dualstylegan.runtime.devices import has_fast_bfloat16, pick_device, pick_precision
 
     names = ["cpu"]
     names += [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
@@ -107,7 +106,7 @@ def _devices() -> Iterator[Finding]:
             facts = {"name": card.name, "memory_gb": round(card.total_memory / 2**30, 1), "cuda": torch.version.cuda}
         precision = str(pick_precision("auto", device)).removeprefix("torch.")
         told = ", ".join(str(value) for value in facts.values() if value)
-        facts |= {"precision": precision, "bf16": has_bf16(device), "chosen": device.type == chosen.type}
+        facts |= {"precision": precision, "bf16": has_fast_bfloat16(device), "chosen": device.type == chosen.type}
         told += f", {'bf16 in hardware' if facts['bf16'] else 'no bf16 in hardware'}, restyles in {precision}"
         line = f"{told}{', used by --device auto' if facts['chosen'] else ''}"
         yield name, line, facts, None

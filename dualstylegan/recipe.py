@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from dualstylegan.choices import TRUNCATION, Alignment, Detector, Mask, Precision, row_weights, spell_precision
 from dualstylegan.errors import BadFileError, TrainingError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ class Data:
     """[data]: the portraits, and how their faces are found."""
 
     folder: str = ""
-    alignment: Literal["aligned", "landmarks", "faces.json", "template"] = "landmarks"
-    detector: Literal["auto", "face-alignment", "embedded"] = "auto"
+    alignment: Alignment = "landmarks"
+    detector: Detector = "auto"
     faces_json: str = ""  # default: faces.json inside the folder
     template: Template = Template()
     flip: bool = False  # mirrored copies of the real pictures; exemplars are never mirrored
@@ -279,9 +280,9 @@ class Bundle:
     """[bundle]: what the finished model says of itself."""
 
     title: str = ""
-    mask: Literal["face", "head", "crop"] = "head"
-    weights: RowWeights = (0.75,) * 7 + (1.0,) * 11
-    truncation: Share = 0.75
+    mask: Mask = "head"
+    weights: RowWeights = row_weights()
+    truncation: Share = TRUNCATION
     default_exemplar: str = ""  # file name; none = the first
     licence: str = ""
     thumbnails: bool = True
@@ -296,7 +297,7 @@ class Recipe:
     about: str = ""
     base_model: str = ""  # what it starts from: a zoo name, a bundle or a run folder; kind base makes one
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
-    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    precision: Annotated[Precision, BeforeValidator(spell_precision)] = "auto"
     log_every: Count = 10
     grid_every: Count = 200
     checkpoint_every: Count = 100

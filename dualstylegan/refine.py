@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualstylegan.choices import STRUCTURE_ROWS
 from dualstylegan.errors import TrainingError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.images import from_tensor, write_picture
 from dualstylegan.media.sheets import strip
 from dualstylegan.models.bundle import Style, load_style, save_style
 from dualstylegan.models.codes import StyleBank
-from dualstylegan.networks.dualstyle import STRUCTURE_ROWS, DualStyleGAN
+from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Data, Refine
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training import losses

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,14 +24,15 @@ from dualstylegan.media.paths import kind_of
 from dualstylegan.media.sheets import PAPER, contact_sheet
 from dualstylegan.models.bundle import Style, load_style
 from dualstylegan.models.codes import extrinsic_code, parse_style
-from dualstylegan.stylizing.stylizer import choose_weights, default_batch, is_out_of_memory, pick_device, pick_precision
+from dualstylegan.runtime.devices import pick_device, pick_precision, unless_memory_runs_out
+from dualstylegan.stylizing.settings import SamplingSettings
+from dualstylegan.stylizing.stylizer import chosen_for, default_batch
 from dualstylegan.training.optimize import portrait_seed
 from dualstylegan.training.samplers import PARTS, part_of
 
 FIXABLE = ("content", "color", "structure")
 JITTER = 0.05  # deviation of the noise on an exemplar where a style has no sampling networks, as these are trained
 CELL_PX = 256
-TRUNCATION = 0.75
 
 
 class Codes(NamedTuple):
@@ -50,25 +53,21 @@ class Sampling:
     def __init__(
         self,
         style: str | Style,
+        settings: SamplingSettings | None = None,
         *,
-        structure: float | None = None,
-        color: float | None = None,
-        weights: Sequence[float] | None = None,
-        truncation: float | None = None,
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        batch: int | None = None,
-        **download: Any,
+        notify: Callable[[str], None] | None = None,
+        **keywords: Any,
     ):
-        self.device = pick_device(device)
-        self.dtype = pick_precision(precision, self.device)
+        """`keywords` are settings by name; `notify` takes what is to be said of a style that is fetched first."""
+        self.settings = settings = replace(settings or SamplingSettings(), **keywords)
+        self.device = pick_device(settings.device)
+        self.dtype = pick_precision(settings.precision, self.device)
         self.request = parse_style(style) if isinstance(style, str) else None
-        self.style = load_style(self.request.name, encoder=False, **download) if isinstance(style, str) else style
+        self.style = load_style(self.request.name, encoder=False, notify=notify) if isinstance(style, str) else style
         header = self.style.header
         self.model = self.style.model.to(self.device).eval()
-        self.weights = choose_weights(self.model.rows, header.get("weights"), structure, color, weights)
-        self.truncation = header.get("truncation", TRUNCATION) if truncation is None else truncation
-        self.batch = batch or default_batch(self.model.size, self.device)
+        self.weights, self.truncation = chosen_for(header, settings)
+        self.batch = settings.batch or default_batch(self.model.size, self.device)
         self.exemplar = None
         if self.request and any(part.exemplar is not None for part in self.request.parts):
             self.exemplar = self._exemplar()
@@ -97,33 +96,29 @@ class Sampling:
         """Pictures uint8 (S, S, 3), one by one, computed in batches that are halved when memory runs out."""
         done, count = 0, len(codes.intrinsic)
         while done < count:
-            images = self._render_batch(*(part[done : done + self.batch] for part in codes))
-            if images is None:
-                self.batch = max(1, self.batch // 2)
-                continue
-            done += len(images)
-            yield from from_tensor(images)
-
-    @torch.no_grad()
-    def _render_batch(self, intrinsic: Tensor, extrinsic: Tensor) -> Tensor | None:
-        """Images (B, 3, S, S), or None when memory ran out and fewer at once may fit."""
-        try:
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                return self.model(
-                    intrinsic.to(self.device),
-                    extrinsic.to(self.device),
-                    weights=self.weights,
-                    truncation=self.truncation,
-                    extrinsic_space="w+",
-                )
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(intrinsic) == 1:
+            some = [part[done : done + self.batch] for part in codes]
+            images = unless_memory_runs_out(partial(self._render_batch, *some), self.device)
+            if images is not None:
+                done += len(images)
+                yield from from_tensor(images)
+            elif self.batch == 1:
                 raise DualStyleGANError(
                     f"Not enough memory on {self.device} for one portrait of {self.model.size} px; try --device cpu."
-                ) from None
-        return None
+                )
+            else:
+                self.batch //= 2
+
+    @torch.no_grad()
+    def _render_batch(self, intrinsic: Tensor, extrinsic: Tensor) -> Tensor:
+        """Images (B, 3, S, S)."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.model(
+                intrinsic.to(self.device),
+                extrinsic.to(self.device),
+                weights=self.weights,
+                truncation=self.truncation,
+                extrinsic_space="w+",
+            )
 
     def _draw_one(self, seed: int, number: int, fix: Collection[str]) -> tuple[Tensor, Tensor]:
         content = self._content(seed, 0 if "content" in fix else number)

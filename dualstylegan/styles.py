@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dualstylegan.choices import TRUNCATION
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.images import from_tensor
@@ -182,7 +183,7 @@ def _rendered(folder: Path, numbers: Sequence[int]) -> Iterator[tuple[int, np.nd
 def _render(style: Style, number: int) -> np.ndarray:
     face = style.sample_intrinsic(1, torch.Generator().manual_seed(FACE_SEED))
     weights = fit_weights(style.header["weights"], style.model.rows)
-    truncation = style.header.get("truncation", 0.75)
+    truncation = style.header.get("truncation", TRUNCATION)
     image = style.model(face, style.bank[number][None], weights=weights, truncation=truncation)
     picture = Image.fromarray(from_tensor(image[0].clamp(-1, 1)))
     picture.thumbnail((RENDERED_PX, RENDERED_PX), Image.Resampling.LANCZOS)

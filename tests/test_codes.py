@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dualstylegan.choices import row_weights
 from dualstylegan.errors import UsageError
 from dualstylegan.models.codes import (
     StyleBank,
@@ -11,7 +12,6 @@ from dualstylegan.models.codes import (
     fit_weights,
     parse_style,
     parse_weights,
-    row_weights,
 )
 
 NAMES = ("b.jpg", "a.jpg", "03.png", "face a+b.jpg")

@@ -17,19 +17,21 @@ import numpy as np
 import pytest
 from drawn_films import draw_film, frames_of, packets_of, read_deep, stamps_of, write_deep
 from PIL import Image
-from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, tiny_style
+from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, stylizer_settings, tiny_style
 
 from dsgcli.main import main
 from dualstylegan import stylize as stylize_module
+from dualstylegan.choices import DETECT_EVERY, SMOOTH
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.film import mux
 from dualstylegan.runtime.ranks import Ranks
 from dualstylegan.runtime.stages import QUEUE_ITEMS, Line
 from dualstylegan.stylize import stylize_files
-from dualstylegan.stylizing import films
+from dualstylegan.stylizing import films, sheets
 from dualstylegan.stylizing import stylizer as stylizer_module
-from dualstylegan.stylizing.films import FilmOptions, restyle_film
+from dualstylegan.stylizing.films import restyle_film
+from dualstylegan.stylizing.settings import FilmOptions
 from dualstylegan.stylizing.stylizer import Stylizer
 
 __all__ = ["one_core"]
@@ -88,8 +90,8 @@ def pictures(folder: str | Path) -> list[np.ndarray]:
 def run(inputs, styles, film: dict | None = None, **options) -> list[Event]:
     inputs = [inputs] if isinstance(inputs, str | Path) else inputs
     styles = [styles] if isinstance(styles, str | Stylizer) else styles
-    settings = {"device": "cpu", "precision": "float32", **options}
-    return list(stylize_files(inputs, styles, film=FilmOptions(**(film or {})), **settings))
+    settings, options = stylizer_settings(options)
+    return list(stylize_files(inputs, styles, settings, FilmOptions(**(film or {})), **options))
 
 
 def ended(events: Sequence[Event]) -> dict[str, str]:
@@ -417,7 +419,7 @@ def test_a_slow_writer_holds_back_the_decoder(style, monkeypatch):
     monkeypatch.setattr("dualstylegan.runtime.stages.QUEUE_ITEMS", 2)
     face_film("a.mp4", 90)
     decoded, ahead = [0], []
-    decode, write = films._Film._decode, films.FilmWriter.write
+    decode, write = films.FilmLine.decode, films.FilmWriter.write
 
     def counted(self, film):
         for frame in decode(self, film):
@@ -429,7 +431,7 @@ def test_a_slow_writer_holds_back_the_decoder(style, monkeypatch):
         ahead.append(decoded[0] - frame.index)
         return write(self, frame, *args)
 
-    monkeypatch.setattr(films._Film, "_decode", counted)
+    monkeypatch.setattr(films.FilmLine, "decode", counted)
     monkeypatch.setattr(films.FilmWriter, "write", slow)
     run("a.mp4", f"{style}:1", {"smooth": 0.0})
     assert max(ahead) < 60, "a batch at each stage, and what the queues hold"
@@ -614,7 +616,7 @@ def test_what_cannot_be_asked_is_refused_before_any_work(style):
 def test_the_help_states_the_librarys_defaults(capsys):
     main(["stylize", "--help"])
     text = capsys.readouterr().out
-    for option, value in (("--detect-every", films.DETECT_EVERY), ("--smooth", films.SMOOTH)):
+    for option, value in (("--detect-every", DETECT_EVERY), ("--smooth", SMOOTH)):
         assert f"[default: ({value})]" in text[text.index(option) :][:600]
 
 
@@ -629,20 +631,20 @@ def test_a_sheet_shows_moments_of_a_film(style):
     events = run("a.mp4", [f"{style}:0", f"{style}:1"], sheet="sheet.png")
     assert any(e.output == "sheet.png" for e in events)
     height, width, _ = np.asarray(Image.open("sheet.png")).shape
-    assert height > films.STRIPS * 256 and width > 3 * 256 * WIDTH / HEIGHT
+    assert height > sheets.MOMENTS * 256 and width > 3 * 256 * WIDTH / HEIGHT
 
 
 @pytest.mark.parametrize(("names", "head"), [(["a.mp4"], "frame"), (["photo.png"], "photo"), (["."], "source")])
 def test_a_sheet_says_what_was_there_before(style, monkeypatch, names, head):
     face_film("a.mp4", 2)
     Image.fromarray(drawn_photo(WIDTH, HEIGHT, one_face(0))).save("photo.png")
-    heads, strip = [], stylize_module.strip
+    heads, strip = [], sheets.strip
 
     def read(*rows, labels, **settings):
         heads.append(labels[0])
         return strip(*rows, labels=labels, **settings)
 
-    monkeypatch.setattr(stylize_module, "strip", read)
+    monkeypatch.setattr(sheets, "strip", read)
     run(names, f"{style}:1", sheet="sheet.png")
     assert heads == [head]
 

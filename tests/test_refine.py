@@ -13,10 +13,11 @@ from tiny_codes import DIM, DrawnJudges, draw_portraits, tiny_networks
 from tiny_style import tiny_style
 
 from dsgcli.main import main
+from dualstylegan.choices import STRUCTURE_ROWS
 from dualstylegan.errors import TrainingError
 from dualstylegan.models.bundle import load_style, save_style
 from dualstylegan.models.codes import StyleBank
-from dualstylegan.networks.dualstyle import STRUCTURE_ROWS, DualStyleGAN
+from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Refine
 from dualstylegan.refine import read_distances, read_refined, refine_codes, refinement_grid
 

@@ -11,11 +11,11 @@ from tiny_codes import DIM, tiny_networks
 from tiny_style import tiny_style
 
 from dsgcli.main import main
+from dualstylegan.choices import STRUCTURE_ROWS
 from dualstylegan.errors import TrainingError, UsageError
 from dualstylegan.media.film.clip import write_clip
 from dualstylegan.models.bundle import load_style, save_style
 from dualstylegan.networks.baselines import mix_styles, swap_layers
-from dualstylegan.networks.dualstyle import STRUCTURE_ROWS
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.recipe import Samplers
 from dualstylegan.sample import Sampling, blend_grid, blend_loop

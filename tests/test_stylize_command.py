@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, tiny_style
+from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, stylizer_settings, tiny_style
 
 from dsgcli.main import main
 from dualstylegan.errors import DualStyleGANError, UsageError
@@ -53,7 +53,8 @@ def save(path: str | Path, pixels: np.ndarray | None = None, **options) -> Path:
 def run(inputs, style, **options) -> list[Event]:
     inputs = [inputs] if isinstance(inputs, str | Path) else inputs
     styles = [style] if isinstance(style, str | Stylizer) else style
-    return list(stylize_files(inputs, styles, **{"device": "cpu", "precision": "float32", **options}))
+    settings, options = stylizer_settings(options)
+    return list(stylize_files(inputs, styles, settings, **options))
 
 
 def by_kind(events: list[Event]) -> dict[str, list[str]]:

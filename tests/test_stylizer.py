@@ -9,9 +9,10 @@ from PIL import Image
 from tiny_style import DIM, SIZE, DrawnFaces, drawn_photo, one_core, tiny_style
 
 from dualstylegan import Stylizer
+from dualstylegan.choices import row_weights
 from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError
 from dualstylegan.models.bundle import load_style
-from dualstylegan.models.codes import fit_weights, row_weights
+from dualstylegan.models.codes import fit_weights
 from dualstylegan.stylizing.stylizer import choose_weights
 
 __all__ = ["one_core"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from dualstylegan.models.codes import StyleBank
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Generator
+from dualstylegan.stylizing.settings import StylizerSettings
 
 SIZE, DIM = 64, 16
 CHANNELS = {4: 16, 8: 16, 16: 16, 32: 8, 64: 8}
@@ -64,6 +66,14 @@ def drawn_photo(width: int = 320, height: int = 240, faces=((160, 120, 40),), se
             )
         draw.line((x - 0.35 * r, y + 0.6 * r, x + 0.35 * r, y + 0.6 * r), (150, 40, 40), 2)
     return np.array(image)
+
+
+def stylizer_settings(options: dict) -> tuple[StylizerSettings, dict]:
+    """Those of `options` that are a Stylizer's settings, on the CPU unless told, and the others."""
+    names = {field.name for field in fields(StylizerSettings)}
+    own = {name: value for name, value in options.items() if name in names}
+    settings = StylizerSettings(**{"device": "cpu", "precision": "float32", **own})
+    return settings, {name: value for name, value in options.items() if name not in names}
 
 
 class DrawnFaces:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dualstylegan.errors import DualStyleGANError, UsageError, did_you_mean
+from dualstylegan.choices import DETECTORS, check_choice
+from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.faces.crop import sample_crop
 from dualstylegan.faces.face import Face
 from dualstylegan.faces.landmarks import find_landmarks, follow_landmarks
@@ -18,8 +19,6 @@ from dualstylegan.faces.mtcnn_search import Found, search, suppress
 from dualstylegan.networks.identity import CHIP_IN_CROP, CHIP_SIZE, IdentityNet
 from dualstylegan.runtime.threads import each_on_one_core
 from dualstylegan.weights import load_identity, load_landmarks68, load_mtcnn
-
-DETECTORS = ("auto", "face-alignment", "embedded")
 
 SMALLEST_FACE = 16  # px; below, there are not enough pixels for landmarks
 SMALLEST_PART = 0.04  # of the picture's shorter side: what is smaller is a passer-by, and costs the most time
@@ -46,8 +45,7 @@ def make_detector(name: str = "auto", device: str | torch.device = "cpu", min_fa
     networks; why it fell back is in `.note`. Raises UsageError for another name, and with "face-alignment"
     DualStyleGANError, one line, where that is not to be had.
     """
-    if name not in DETECTORS:
-        raise UsageError(f"No detector '{name}'.{did_you_mean(name, DETECTORS)} Detectors: {', '.join(DETECTORS)}.")
+    check_choice("detector", name, DETECTORS)
     if name == "embedded":
         return EmbeddedDetector(min_face=min_face)
     from dualstylegan.faces.face_alignment import FaceAlignmentDetector

@@ -7,10 +7,9 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from dualstylegan.errors import UsageError, did_you_mean
+from dualstylegan.choices import MASKS, check_choice
 from dualstylegan.faces.face import JAW, LEFT_BROW, NOSE_BASE, RIGHT_BROW
 
-MASKS = ("face", "head", "crop")
 MASK_SIZE = 128  # px; every edge is soft, so bilinear enlargement shows no steps
 FINER = 2  # outlines are drawn so many times as fine, so that they move by less than a pixel
 FEATHER = {"face": 0.022, "head": 0.035, "crop": 0.0}  # standard deviation of the soft edge, unit crop
@@ -23,8 +22,7 @@ def draw_mask(kind: str, points: np.ndarray) -> np.ndarray:
     `points` (68, 2) are the landmarks in the unit crop. face: jaw and forehead. head: room for hair, ears and heads
     whose outline changes. crop: everything, with soft edges. Raises UsageError for another kind.
     """
-    if kind not in MASKS:
-        raise UsageError(f"No mask '{kind}'.{did_you_mean(kind, MASKS)} Masks are {', '.join(MASKS)}.")
+    check_choice("mask", kind, MASKS)
     if kind == "crop":
         return _crop_edges(CROP_EDGE[kind]).copy()
     outline = face_outline(points) if kind == "face" else head_outline(points)

@@ -17,13 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualstylegan.choices import SMOOTH
 from dualstylegan.errors import UsageError
 from dualstylegan.faces.face import IDENTITY, Face, Similarity, box_around, transform
 from dualstylegan.faces.track import FrameFaces, TrackedFace
-
-# Strength. In drawn films crops tremble by 0.087 px without, by 0.031 px at 0.125, 0.011 at 0.25, 0.006 at 0.5 and
-# 0.005 from there on.
-SMOOTH = 0.5
 
 POINT_LAG, CODE_LAG = 10, 8  # frames
 # Standard deviations of the windows at strength 1, frames. Where a face holds still the wide one counts, where it

@@ -11,16 +11,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from dualstylegan.choices import DETECT_EVERY
 from dualstylegan.errors import UsageError
 from dualstylegan.faces.cuts import Cut, CutFinder
 from dualstylegan.faces.face import Face, transform
 from dualstylegan.faces.find import DUPLICATE_OVERLAP, Detector, FaceEmbedder
 from dualstylegan.faces.motion import GreyFrame, face_motion
 from dualstylegan.networks.identity import SAME_PERSON_DISTANCE
-
-# Frames. In drawn films of 640x360, looking in every one, or every 3, 5 or 8, costs 104, 46, 34 or 29 ms of CPU a
-# frame; smoothed, crops are as steady with each (they tremble by 0.006 px). But newcomers are seen that much later.
-DETECT_EVERY = 5
 
 SURE = 0.97  # score of a detection that is believed at once; others wait for a second sighting
 SAME_LOOK = 0.8  # correlation of a followed face's pixels with those of the frame before, at least

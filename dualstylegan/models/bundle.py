@@ -29,9 +29,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dualstylegan.choices import TRUNCATION, row_weights
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.models import zoo
-from dualstylegan.models.codes import StyleBank, row_weights
+from dualstylegan.models.codes import StyleBank
 from dualstylegan.models.download import Notify, Progress
 from dualstylegan.models.stage_two import StageTwo
 from dualstylegan.networks.dualstyle import DualStyleGAN
@@ -419,7 +420,7 @@ def save_base(folder: str | Path, base: Base, *, half: Iterable[str] = ()) -> Pa
         "kind": "base",
         "name": Path(folder).name,
         "crop": "ffhq",
-        "truncation": 0.75,
+        "truncation": TRUNCATION,
         **base.header,
         "size": g.size,
         "rows": g.rows,
@@ -553,7 +554,7 @@ def save_style(folder: str | Path, style: Style, *, half: Iterable[str] = ()) ->
         "crop": base.get("crop", "ffhq"),
         "mask": "head",
         "weights": row_weights(model.rows),
-        "truncation": 0.75,
+        "truncation": TRUNCATION,
         "default_exemplar": names[0] if names else None,
         **style.header,
         "size": model.size,

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from dualstylegan.errors import UsageError, did_you_mean
 
-STRUCTURE_ROWS = 7  # one 4x4, two 8x8, two 16x16 and two 32x32 convolutions
-
 
 @dataclass
 class StyleBank:
@@ -273,11 +271,6 @@ def _exemplar_code(exemplar: str | None, bank: StyleBank, encode, default: int |
 
 
 # Weights per row
-
-
-def row_weights(rows: int, structure: float = 0.75, color: float = 1.0) -> tuple[float, ...]:
-    """`structure` for rows 0-6, `color` for the others."""
-    return (float(structure),) * STRUCTURE_ROWS + (float(color),) * (rows - STRUCTURE_ROWS)
 
 
 def fit_weights(weights: Sequence[float], rows: int) -> tuple[float, ...]:

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
+from dualstylegan.choices import row_weights
 from dualstylegan.errors import DownloadError, OfflineError, UsageError, did_you_mean
 from dualstylegan.events import Event
 from dualstylegan.models.download import TIMEOUT_S, Notify, Progress, Source, download, reason_of
@@ -86,8 +87,8 @@ ENCODER_WPLUS = _hub("encoder_wplus.pt", 1210, "f786ac5cf18fcdbc5c57c9f3f12cbedc
 PRETRAINED = _hub("generator-pretrain.pt", 1280, "124da354f099f26d649c9f9c7d761b2a9d8b75cb85493503b3e1dc2a3985d582")
 
 ALL_ONE = (1.0,) * 18
-SOFTER_STRUCTURE = (0.75,) * 7 + (1.0,) * 11
-LATE_STRUCTURE = (0.0,) * 4 + (0.75,) * 3 + (1.0,) * 11
+SOFTER_STRUCTURE = row_weights()
+LATE_STRUCTURE = (0.0,) * 4 + row_weights()[4:]
 
 
 def _style(

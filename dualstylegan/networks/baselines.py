@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..choices import STRUCTURE_ROWS
 from ..errors import UsageError
-from .dualstyle import STRUCTURE_ROWS
 from .stylegan2 import Generator
 
 STRUCTURE_PX = 32  # the last resolution of the structure rows

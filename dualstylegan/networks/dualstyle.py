@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..choices import STRUCTURE_ROWS
 from ..errors import UsageError
 from .layers import EqualConv, EqualLinear, MappingNetwork, feature_dtype, without_autocast
 from .stylegan2 import Generator
-
-STRUCTURE_ROWS = 7  # one 4x4, two 8x8, two 16x16 and two 32x32 convolutions
 
 
 class AdaIN(nn.Module):

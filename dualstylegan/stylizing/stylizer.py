@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +17,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError, did_you_mean
+from dualstylegan.choices import MASKS, STRUCTURE_ROWS, TRUNCATION, check_choice, row_weights
+from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError
 from dualstylegan.faces.crop import crop_face, paste_face
 from dualstylegan.faces.face import Face
-from dualstylegan.faces.find import Detector, make_detector
-from dualstylegan.faces.masks import MASKS
+from dualstylegan.faces.find import make_detector
 from dualstylegan.media.images import Picture, as_picture, read_picture
 from dualstylegan.models import zoo
 from dualstylegan.models.bundle import Style, load_style, read_header
-from dualstylegan.models.codes import (
-    STRUCTURE_ROWS,
-    ExtrinsicCode,
-    StylePart,
-    StyleRequest,
-    extrinsic_code,
-    fit_weights,
-    parse_style,
-    row_weights,
-)
-
-STRUCTURE, COLOR, TRUNCATION = (
-    0.75,
-    1.0,
-    0.75,
-)  # the paper's, where neither the user nor the style's header says otherwise
-FACES = ("all", "largest")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from dualstylegan.models.codes import ExtrinsicCode, StylePart, StyleRequest, extrinsic_code, fit_weights, parse_style
+from dualstylegan.runtime.devices import pick_device, pick_precision, unless_memory_runs_out
+from dualstylegan.stylizing.settings import SamplingSettings, StylizerSettings
 
 log = logging.getLogger(__name__)
 
@@ -57,59 +46,43 @@ class Stylizer:
         self,
         style: str | Style,
         exemplar: int | str | Tensor | None = None,
+        settings: StylizerSettings | None = None,
         *,
-        structure: float | None = None,
-        color: float | None = None,
-        weights: Sequence[float] | None = None,
-        truncation: float | None = None,
-        preserve_color: bool = False,
-        wplus: bool = False,
-        mask: str | None = None,
-        device: str | torch.device = "auto",
-        precision: str = "auto",
-        detector: str | Detector = "auto",
-        min_face: float | None = None,
-        faces: str = "all",
-        batch: int | None = None,
         like: Sequence[Stylizer] = (),
-        **download: Any,
+        offline: bool | None = None,
+        **keywords: Any,
     ):
         """`style` is NAME:ID, a blend (`anime:42*0.7+anime:17*0.3`), NAME:PICTURE, or NAME or a loaded Style with
         `exemplar`: an index, a name, a picture's path or a code (rows, dim) in Z+. None means the style's own default.
 
-        `weights` (one per row; 18 fit every smaller model) goes before `structure` and `color`, and these before the
-        style's header. `truncation` scales the face's own W+ code towards zero. `wplus` encodes faces straight into W+.
-        Those of `like` lend their networks and detector where they fit; the networks of a Style given move to `device`.
-        `download` is `offline`, `notify` and `progress` of `load_style`. Raises UsageError for settings, styles and
+        `keywords` are settings by name: `Stylizer("toon:7", structure=.5)`. Those of `like` lend their networks
+        where they fit; the networks of a Style given move to the device. Raises UsageError for settings, styles and
         exemplars that do not exist, and whatever `load_style` raises.
         """
-        _check_one_of("faces", faces, FACES)
-        self.device = pick_device(device)
-        self.dtype = pick_precision(precision, self.device)
-        self.faces = faces
-        self.preserve_color = preserve_color
+        self.settings = settings = replace(settings or StylizerSettings(), **keywords)
+        self.device = pick_device(settings.device)
+        self.dtype = pick_precision(settings.precision, self.device)
 
         self.request = (
             parse_style(style) if isinstance(style, str) else StyleRequest(style.name, (StylePart(None, 1.0),))
         )
         if exemplar is not None and not isinstance(exemplar, Tensor):
             self.request = StyleRequest(self.request.name, (StylePart(str(exemplar), 1.0),))
-        self.style = _load(self.request.name, wplus, like, download) if isinstance(style, str) else style
+        self.style = _load(self.request.name, settings.wplus, like, offline) if isinstance(style, str) else style
         header = self.style.header
-        self.weights = choose_weights(header["rows"], header.get("weights"), structure, color, weights)
-        self.truncation = _first(truncation, header.get("truncation"), TRUNCATION)
-        self.mask = _first(mask, header.get("mask"), "face")
-        _check_one_of("mask", self.mask, MASKS)
+        self.weights, self.truncation = chosen_for(header, settings)
+        self.mask = _first(settings.mask, header.get("mask"), "face")
+        check_choice("mask", self.mask, MASKS)
 
         self.model = self.style.model.to(self.device)
-        self.encoder = self._choose_encoder(wplus).to(self.device)
-        self.batch = batch or default_batch(self.size, self.device)
-        self.detector = detector
-        if isinstance(detector, str):
-            self.detector = like[0].detector if like else make_detector(detector, self.device, min_face=min_face)
+        self.encoder = self._choose_encoder(settings.wplus).to(self.device)
+        self.batch = settings.batch or default_batch(self.size, self.device)
+        self.detector = settings.detector
+        if isinstance(settings.detector, str):
+            self.detector = make_detector(settings.detector, self.device, min_face=settings.min_face)
         self.exemplar, self.extrinsic = self._read_exemplar(exemplar)
         with torch.no_grad():  # a style that stays the same is computed once
-            self._prepared = None if preserve_color else self.model.prepare(self.extrinsic, self.weights, "w+")
+            self._prepared = None if settings.preserve_color else self.model.prepare(self.extrinsic, self.weights, "w+")
 
     @property
     def name(self) -> str:
@@ -128,6 +101,14 @@ class Stylizer:
         return f"{self.name}: exemplar {self.exemplar}{default}, {self.size} px, on {where}"
 
     @property
+    def fingerprint(self) -> str:
+        """The same for stylizers that make the same portraits of the same faces."""
+        settings = replace(self.settings, detector=getattr(self.detector, "name", ""), batch=None)
+        code = hashlib.sha256(self.extrinsic.cpu().numpy().tobytes()).hexdigest()
+        what = [self.description, asdict(settings), self.style.header, self.style.base_header, code]
+        return json.dumps(what, default=str)
+
+    @property
     def size(self) -> int:
         """The side of a portrait, px."""
         return self.model.size
@@ -141,7 +122,9 @@ class Stylizer:
     def rows_needed(self) -> tuple[int, ...]:
         """The rows of a face's code that reach the picture: a colour row of weight 1 is all exemplar."""
         return tuple(
-            row for row, weight in enumerate(self.weights) if row < STRUCTURE_ROWS or weight != 1 or self.preserve_color
+            row
+            for row, weight in enumerate(self.weights)
+            if row < STRUCTURE_ROWS or weight != 1 or self.settings.preserve_color
         )
 
     def __call__(self, pictures: AnyPicture | Sequence[AnyPicture]) -> AnyPicture | list[AnyPicture]:
@@ -181,7 +164,7 @@ class Stylizer:
     def choose(self, faces: Sequence[Face]) -> list[Face]:
         """Those of a picture's faces that are to be restyled, from the smallest to the largest."""
         ordered = sorted(faces, key=lambda face: face.crop_side_px)
-        return ordered[-1:] if self.faces == "largest" else ordered
+        return ordered[-1:] if self.settings.faces == "largest" else ordered
 
     def crop(self, picture: np.ndarray, faces: Sequence[Face]) -> Tensor:
         """The aligned crops (N, 3, E, E) of a picture's faces, at the encoder's input size."""
@@ -277,33 +260,21 @@ class Stylizer:
         results, done = [], 0
         while done < len(items):
             some = items[done : done + self.batch]
-            result = self._attempt(compute, some)
-            if result is None:
-                self.batch = min(self.batch, len(some) // 2)  # another thread may have halved it already
-            else:
+            result = unless_memory_runs_out(partial(compute, some), self.device)
+            if result is not None:
                 results.append(result)
                 done += len(result)
-        return torch.cat(results) if results else torch.empty(0, *empty)
-
-    def _attempt(self, compute: Callable[[Tensor], Tensor], items: Tensor) -> Tensor | None:
-        """The result, or None when memory ran out and fewer at once may fit."""
-        try:
-            return compute(items)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(items) == 1:
+            elif len(some) == 1:
                 raise DualStyleGANError(
                     f"Not enough memory on {self.device} for one face at {self.size} px. "
                     "Close other programs, or try --device cpu or a smaller style."
-                ) from error
-        # Past the handler, so that the traceback no longer holds the tensors that filled the memory.
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
+                )
+            else:
+                self.batch = min(self.batch, len(some) // 2)  # another thread may have halved it already
+        return torch.cat(results) if results else torch.empty(0, *empty)
 
 
-def _load(name: str, wplus: bool, like: Sequence[Stylizer], download: Mapping[str, Any]) -> Style:
+def _load(name: str, wplus: bool, like: Sequence[Stylizer], offline: bool | None) -> Style:
     """A style's networks. What one of `like` has read already, the style itself or its base's encoders, is shared."""
     for other in like:
         if other.request.name == name:
@@ -312,60 +283,16 @@ def _load(name: str, wplus: bool, like: Sequence[Stylizer], download: Mapping[st
     base = read_header(folder)["base"]["sha256"] if folder else None
     same_base = next((other.style for other in like if other.style.header["base"]["sha256"] == base), None)
     # Licence and size are said before anything is fetched: on stderr, where nobody has set up logging.
-    style = load_style(name, encoder=same_base is None, wplus=wplus, **{"notify": log.warning, **download})
+    style = load_style(name, encoder=same_base is None, wplus=wplus, offline=offline, notify=log.warning)
     if same_base:
         style.encoder, style.encoder_wplus = same_base.encoder, same_base.encoder_wplus
     return style
-
-
-def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is CUDA, else MPS, else the CPU. Raises UsageError for a device torch does not know or have."""
-    if str(device) != "auto":
-        try:
-            chosen = torch.device(device)
-            torch.empty(0, device=chosen)
-        except (RuntimeError, AssertionError):  # torch built without CUDA asserts
-            raise UsageError(f"There is no device '{device}' here. Try auto or cpu.") from None
-        return chosen
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def pick_precision(precision: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the processor multiplies it faster than float32, else float32."""
-    names = {"fp32": "float32", "bf16": "bfloat16"}
-    precision = names.get(precision, precision)
-    _check_one_of("precision", precision, ("auto", *PRECISIONS))
-    if precision != "auto":
-        return PRECISIONS[precision]
-    return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type != "cpu":
-        return False
-    # torch has no public question for these two processor features.
-    return any(
-        getattr(torch.cpu, ask, lambda: False)() for ask in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    )
 
 
 def default_batch(size: int, device: torch.device) -> int:
     """How many portraits of `size` px at a time: on a CPU more only cost memory, about 0.8 GB each at 1024 px."""
     pixels = size * size
     return max(1, min(8, 2**20 // pixels)) if device.type == "cpu" else max(4, min(32, 2**24 // pixels))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    text = str(error)
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "DefaultCPUAllocator" in text
-        or "out of memory" in text
-    )
 
 
 def choose_weights(
@@ -383,20 +310,22 @@ def choose_weights(
         chosen = tuple(float(weight) for weight in weights)
         chosen = chosen if len(chosen) == rows else fit_weights(chosen, rows)
     else:
-        own = fit_weights(header, rows) if header else row_weights(rows, STRUCTURE, COLOR)
+        own = fit_weights(header, rows) if header else row_weights(rows)
         chosen = tuple(float(_first(structure if row < STRUCTURE_ROWS else color, own[row])) for row in range(rows))
     if not all(np.isfinite(weight) for weight in chosen):
         raise UsageError("Weights are numbers, 0 (none of the style) to 1 (all of it).")
     return chosen
 
 
+def chosen_for(header: Mapping[str, Any], settings: SamplingSettings) -> tuple[tuple[float, ...], float]:
+    """A style's weights and truncation, by its header, as the settings have it."""
+    asked = (settings.structure, settings.color, settings.weights)
+    weights = choose_weights(header["rows"], header.get("weights"), *asked)
+    return weights, _first(settings.truncation, header.get("truncation"), TRUNCATION)
+
+
 def _first(*values):
     return next((value for value in values if value is not None), None)
-
-
-def _check_one_of(what: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise UsageError(f"No {what} '{value}'.{did_you_mean(str(value), known)} There are {', '.join(known)}.")
 
 
 def _same_kind(frame: np.ndarray, source: Picture, given: AnyPicture) -> AnyPicture:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualstylegan.choices import STRUCTURE_ROWS
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
-from dualstylegan.networks.dualstyle import STRUCTURE_ROWS
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import BasePhase, BaseTraining

@@ -23,6 +23,7 @@ from torch import Tensor
 from dualstylegan.errors import TrainingError
 from dualstylegan.events import Event
 from dualstylegan.runtime.cores import use_cores
+from dualstylegan.runtime.devices import is_out_of_memory
 from dualstylegan.runtime.interrupts import uninterrupted
 from dualstylegan.training.results import PortraitResults
 
@@ -223,10 +224,3 @@ def one_per_thread(
         raise TrainingError(TOO_LITTLE_MEMORY)
     if left:
         yield from one_per_thread(left, started // 2, work)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA raises its own type; CPU and MPS raise a RuntimeError that only its text tells apart."""
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        words in str(error) for words in ("out of memory", "can't allocate memory")
-    )

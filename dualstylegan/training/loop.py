@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dualstylegan.errors import TrainingError
 from dualstylegan.events import Event
+from dualstylegan.runtime.devices import pick_precision
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.run import RandomState, RunFolder
 
@@ -287,29 +288,20 @@ def adam(parameters: Sequence[nn.Parameter], lr: float, regularized_every: int |
 
 
 def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
-    """An autocast for `device`: float32, bf16, fp16, or auto = what was launched, else bf16 where the device has it."""
-    if precision == "auto":
-        precision = launched_precision() or ("bf16" if has_bf16(device) else "float32")
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+    """An autocast for `device`; auto = what was launched, else bfloat16 where the device is fast at it."""
+    dtype = pick_precision(launched_precision() if precision == "auto" else precision, device)
+    half = dtype != torch.float32
+    return torch.autocast(device.type, dtype=dtype if half else torch.bfloat16, enabled=half)
 
 
 def autocast_dtype(autocast: torch.autocast) -> torch.dtype:
     return autocast.fast_dtype if autocast._enabled else torch.float32
 
 
-def launched_precision() -> str | None:
-    """What `accelerate launch --mixed_precision` asked for, if it did."""
-    return {"bf16": "bf16", "fp16": "fp16"}.get(os.environ.get("ACCELERATE_MIXED_PRECISION", "no"))
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is computed in hardware, hence faster than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return False
+def launched_precision() -> str:
+    """What `accelerate launch --mixed_precision` asked for, if it did, else auto."""
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    return launched if launched in ("bf16", "fp16") else "auto"
 
 
 class _Means:

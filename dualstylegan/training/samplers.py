@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from dualstylegan.choices import STRUCTURE_ROWS
 from dualstylegan.errors import TrainingError
-from dualstylegan.networks.dualstyle import STRUCTURE_ROWS
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.recipe import Samplers
 from dualstylegan.training.optimize import portrait_seed

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from dualstylegan.models.codes import row_weights
+from dualstylegan.choices import row_weights
 from dualstylegan.models.official import load_generator
 from dualstylegan.networks.dualstyle import DualStyleGAN
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from dualstylegan.faces.face import Face
 from dualstylegan.models.codes import parse_style
-from dualstylegan.stylize import Stylizer, stylize_files
+from dualstylegan.stylize import Stylizer, StylizerSettings, stylize_files
 
 WIDTH, HEIGHT = 1152, 868  # one megapixel, 4:3
 PORTRAIT_PX, CROP_PX = 1024, 256  # the official models'
@@ -31,10 +31,10 @@ class StubStylizer(Stylizer):
     """Everything of a Stylizer but its networks: the faces are known, a portrait is a fixed picture."""
 
     size, crop_size, rows_needed = PORTRAIT_PX, CROP_PX, tuple(range(7))
-    title, description = "stub:0", "stub"
+    title, description, settings = "stub:0", "stub", StylizerSettings()
 
     def __init__(self, faces: list[Face], mask: str, batch: int = 4):
-        self.known, self.mask, self.batch, self.faces = faces, mask, batch, "all"
+        self.known, self.mask, self.batch = faces, mask, batch
         self.encoder, self.request = self, parse_style("stub:0")
         self.portrait = torch.linspace(-1, 1, PORTRAIT_PX).expand(1, 3, PORTRAIT_PX, PORTRAIT_PX)
 

@@ -48,6 +48,7 @@ from measures import (
 from reference import need_photos
 from torch import Tensor
 
+from dualstylegan.choices import TRUNCATION
 from dualstylegan.errors import DualStyleGANError
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.find import EmbeddedDetector
@@ -60,7 +61,7 @@ from dualstylegan.models.bundle import Base, Style, load_base, load_style, read_
 from dualstylegan.networks.baselines import mix_styles, swap_layers
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Data, load_recipe
-from dualstylegan.stylizing.stylizer import TRUNCATION, choose_weights
+from dualstylegan.stylizing.stylizer import choose_weights
 from dualstylegan.training.data import INDEX, list_portraits, split_held_out
 from dualstylegan.training.perception import load_perception
 from dualstylegan.training.portraits import resized

@@ -32,14 +32,14 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from dualstylegan import Stylizer
+from dualstylegan.choices import DETECT_EVERY, SMOOTH
 from dualstylegan.faces.crop import sample_crop
 from dualstylegan.faces.face import Face, crop_side_px, transform
 from dualstylegan.faces.find import Detector
 from dualstylegan.faces.masks import draw_mask
-from dualstylegan.faces.smooth import SMOOTH
-from dualstylegan.faces.track import DETECT_EVERY, TrackedFace
+from dualstylegan.faces.track import TrackedFace
 from dualstylegan.stylizing import films as film_line
-from dualstylegan.stylizing.films import FilmOptions
+from dualstylegan.stylizing.settings import FilmOptions
 
 RIGID = ("pan", "zoom", "rotation", "handheld", "noise", "exposure")  # only the known motion, nothing in the face
 SIDE = 128  # px of the crops that are compared
@@ -113,12 +113,12 @@ class Shown:
         return int(np.argmin(away)) if close else None
 
 
-class WatchedFilm(film_line._Film):
+class WatchedFilm(film_line.FilmLine):
     """A film on its way through the line, with all that it shows kept."""
 
     shown: list[Shown]
 
-    def _paste(self, moments: Iterable, number: int) -> Iterator:
+    def paste(self, moments: Iterable, number: int) -> Iterator:
         self.shown = []
 
         def kept() -> Iterator:
@@ -126,7 +126,7 @@ class WatchedFilm(film_line._Film):
                 self.shown.append(Shown(moment.faces, moment.portraits[number], moment.found.cut))
                 yield moment
 
-        for pasted in super()._paste(kept(), number):
+        for pasted in super().paste(kept(), number):
             self.shown[-1].pixels = pasted.frame.pixels if pasted.pixels is None else pasted.pixels
             yield pasted
 

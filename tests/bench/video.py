@@ -24,11 +24,14 @@ import numpy as np
 import torch
 from films import Cast, handheld
 
+from dualstylegan.choices import DETECT_EVERY, SMOOTH
 from dualstylegan.faces.face import Face
 from dualstylegan.models import zoo
 from dualstylegan.models.codes import parse_style
 from dualstylegan.stylizing import films as film_line
-from dualstylegan.stylizing.films import FilmOptions, FilmReport, restyle_film
+from dualstylegan.stylizing.film_report import FilmReport
+from dualstylegan.stylizing.films import restyle_film
+from dualstylegan.stylizing.settings import FilmOptions, StylizerSettings
 from dualstylegan.stylizing.stylizer import Stylizer
 
 LIMIT_MS = 15
@@ -63,10 +66,10 @@ class StubStylizer(Stylizer):
     """Everything of a Stylizer but its networks: a portrait is a fixed picture."""
 
     size, crop_size, rows_needed = PORTRAIT_PX, CROP_PX, tuple(range(7))
-    title, description = "stub:0", "stub"
+    title, description, fingerprint, settings = "stub:0", "stub", "stub", StylizerSettings()
 
     def __init__(self, points: np.ndarray, mask: str = "head", batch: int = 8):
-        self.detector, self.mask, self.batch, self.faces = StubDetector(points), mask, batch, "all"
+        self.detector, self.mask, self.batch = StubDetector(points), mask, batch
         self.encoder, self.request = self, parse_style("stub:0")
         self.portrait = torch.linspace(-1, 1, PORTRAIT_PX).expand(1, 3, PORTRAIT_PX, PORTRAIT_PX)
 
@@ -103,8 +106,8 @@ def main() -> int:
     parser.add_argument("--style", help="NAME:ID; else the first embedded one")
     parser.add_argument("--stub", action="store_true", help="stubs in place of the networks")
     parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--detect-every", type=int, default=film_line.DETECT_EVERY)
-    parser.add_argument("--smooth", type=float, default=film_line.SMOOTH)
+    parser.add_argument("--detect-every", type=int, default=DETECT_EVERY)
+    parser.add_argument("--smooth", type=float, default=SMOOTH)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch's")
     parser.add_argument("--precision", default="auto")
     arguments = parser.parse_args()

@@ -1,0 +1,66 @@
+"""How far a film is, and in the end what was in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dualstylegan.stylizing.sheets import Row
+
+
+@dataclass
+class FilmReport:
+    """Grows while a film is made."""
+
+    total: int | None = None  # frames, where the film says how many
+    frames: int = 0
+    faces_now: int = 0  # in the latest frame
+    faces: int = 0  # restyled, over all frames
+    frames_without_face: int = 0
+    cuts: int = 0
+    tracks: set[int] = field(default_factory=set)
+    seconds: float = 0.0
+    resumed_at: int = 0  # the frame this run began with; those before are an earlier run's
+    finished: bool = False
+    outputs: list[Path] = field(default_factory=list)  # that were written
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    strips: list[tuple[int, Row]] = field(default_factory=list)  # (frame, before and after)
+    cpu_s: Counter[str] = field(default_factory=Counter)  # by stage: its own thread's CPU time
+
+    @property
+    def frames_per_s(self) -> float:
+        return max(0, self.frames - self.resumed_at) / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        """The time left at the present pace, where the film says how long it is."""
+        if not self.total or self.frames_per_s <= 0:
+            return None
+        return max(0, self.total - self.frames) / self.frames_per_s
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {
+            "frames": self.frames,
+            "faces": self.faces,
+            "tracks": len(self.tracks),
+            "cuts": self.cuts,
+            "frames_without_face": self.frames_without_face,
+            "frames_per_s": round(self.frames_per_s, 2),
+        }
+
+    @property
+    def summary(self) -> str:
+        counts = [
+            _count(self.frames, "frame"),
+            f"{_count(self.faces, 'face')} in {_count(len(self.tracks), 'track')}",
+            _count(self.cuts, "cut"),
+            f"{_count(self.frames_without_face, 'frame')} without a face",
+        ]
+        return f"{', '.join(counts)}, {self.frames_per_s:.1f} frames/s"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

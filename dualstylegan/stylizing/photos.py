@@ -1,0 +1,316 @@
+"""Photos through several styles: read ahead, find, encode, render, paste, written behind. Bounded at each stage."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualstylegan.events import Event
+from dualstylegan.faces.crop import crop_face
+from dualstylegan.faces.face import Face
+from dualstylegan.faces.faces_json import faces_of
+from dualstylegan.media.images import Picture, from_tensor, read_picture, write_picture
+from dualstylegan.media.tasks import Task
+from dualstylegan.runtime.files import whole_file
+from dualstylegan.runtime.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
+from dualstylegan.stylizing.sheets import STRIP_PX, Row, small
+from dualstylegan.stylizing.style_set import StyleSet
+from dualstylegan.stylizing.stylizer import Stylizer
+
+PICTURES_AT_ONCE = 4  # in the search for faces
+
+AddStrip = Callable[[str, Row], Iterator[Event]]
+
+
+@dataclass
+class StyleTask(Task):
+    """One picture, or film, and what each style is to make of it."""
+
+    outputs: list[Path]  # one per style
+    is_film: bool = False
+    wanted: list[bool] = field(default_factory=list)  # of the outputs; the others are there already
+
+    @property
+    def wanted_outputs(self) -> list[Path]:
+        return [path for path, wanted in zip(self.outputs, self.wanted, strict=True) if wanted]
+
+
+@dataclass
+class _Photo:
+    """A picture, what was found in it and how each style ended."""
+
+    task: StyleTask
+    picture: Picture
+    faces: list[Face] = field(default_factory=list)
+    codes: list[Tensor] = field(default_factory=list)  # by encoder: (faces, rows, dim), W+
+    left: int = 1  # outputs that are still to end, one way or the other
+    ended: dict[int, _Outcome] = field(default_factory=dict)  # by style
+
+    @property
+    def nbytes(self) -> int:
+        return _nbytes(self.picture)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What one style made of one picture: files, and before and after, small, where a sheet wants them."""
+
+    outputs: list[Path]
+    before: np.ndarray | None = None
+    after: np.ndarray | None = None
+
+
+_Outcome = _Written | Exception
+
+
+class PhotoLine:
+    """The assembly line."""
+
+    def __init__(
+        self,
+        styles: StyleSet,
+        *,
+        crop: bool = False,
+        no_face: str = "copy",
+        known_faces: Mapping[str, list[Face]] | None = None,
+        add_strip: AddStrip | None = None,
+    ):
+        """`known_faces` are taken instead of looking for faces. `add_strip` is given each picture's before and after
+        under its name."""
+        self.styles = styles
+        self.canvas = _Portraits if crop else _FullFrame
+        self.no_face = "skip" if crop else no_face
+        self.known_faces = known_faces
+        self.add_strip = add_strip
+        self.waiting: list[_Photo] = []  # whose faces do not fill a batch yet
+        self.warned_of_size = False
+        self.writer: WriteBehind[tuple[_Photo, int], _Written]
+
+    def run(self, tasks: Iterable[StyleTask]) -> Iterator[Event]:
+        """Every task ends as one event; one bad picture stops nothing."""
+        with WriteBehind() as self.writer:
+            with closing(read_ahead(tasks, lambda task: read_picture(task.source.path), nbytes=_nbytes)) as pictures:
+                for group in _groups(pictures):
+                    yield from self._take_in(group)
+                    if self._is_full():
+                        yield from self._restyle_waiting()
+                    yield from self._end(self.writer.finished())
+            yield from self._restyle_waiting()
+            yield from self._end(self.writer.drain())
+
+    def _take_in(self, group: Sequence[tuple[StyleTask, Picture | Exception]]) -> Iterator[Event]:
+        """Look for faces in a few pictures at once: the detector may have a core for each."""
+        photos = []
+        for task, picture in group:
+            if isinstance(picture, Exception):
+                yield task.failed(picture)
+            else:
+                photos.append(_Photo(task, picture))
+        failures = _together_or_alone(self._find, photos)
+        for photo, error in failures:
+            yield photo.task.failed(error)
+        failed = [id(photo) for photo, _ in failures]
+        for photo in (one for one in photos if id(one) not in failed):
+            if photo.faces:
+                photo.left = sum(photo.task.wanted)
+                self.waiting.append(photo)
+                yield from self._warn_of_size(photo)
+            elif self.no_face == "copy":
+                self.writer.submit((photo, 0), partial(_copy, photo), nbytes=photo.nbytes)
+            else:
+                yield photo.task.event("skipped", "no face found")
+
+    def _find(self, photos: Sequence[_Photo]) -> None:
+        first = self.styles.first
+        if self.known_faces is None:
+            found = first.find([photo.picture.pixels for photo in photos])
+        else:  # `align` has no entry for a picture without a face
+            found = [first.choose(faces_of(self.known_faces, photo.task.source) or []) for photo in photos]
+        for photo, faces in zip(photos, found, strict=True):
+            photo.faces = faces
+
+    def _warn_of_size(self, photo: _Photo) -> Iterator[Event]:
+        line = None if self.warned_of_size else self.styles.warning_about(photo.faces[::-1])
+        if line:
+            self.warned_of_size = True  # once: in a folder of large portraits it is true of each
+            yield photo.task.event("warning", line)
+
+    def _is_full(self) -> bool:
+        faces = sum(len(photo.faces) for photo in self.waiting)
+        return faces >= self.styles.batch or sum(photo.nbytes for photo in self.waiting) > BUDGET_BYTES
+
+    def _restyle_waiting(self) -> Iterator[Event]:
+        photos, self.waiting = self.waiting, []
+        failures = [
+            ((photo, number), error)
+            for photo, error in _together_or_alone(self._encode, photos)
+            for number in range(photo.left)
+        ]
+        for number in range(len(self.styles)):
+            some = [photo for photo in photos if photo.codes and photo.task.wanted[number]]
+            restyle = partial(self._restyle, number)
+            failures += [((photo, number), error) for photo, error in _together_or_alone(restyle, some)]
+        for line in self.styles.memory_warnings():
+            yield Event("warning", "stylize", message=line)
+        yield from self._end(failures)
+
+    def _encode(self, photos: Sequence[_Photo]) -> None:
+        codes = self.styles.encode([self.styles.crop(photo.picture.pixels, photo.faces) for photo in photos])
+        counts = [len(photo.faces) for photo in photos]
+        for photo, own in zip(photos, zip(*(some.split(counts) for some in codes), strict=True), strict=True):
+            photo.codes = list(own)
+
+    def _restyle(self, number: int, photos: Sequence[_Photo]) -> None:
+        stylizer = self.styles.stylizers[number]
+        canvases = [self.canvas(stylizer, photo, photo.task.outputs[number]) for photo in photos]
+        places = [(canvas, face) for canvas, photo in zip(canvases, photos, strict=True) for face in photo.faces]
+        codes = torch.cat([self.styles.codes_for(number, photo.codes) for photo in photos])
+        done = 0
+        while done < len(places):
+            portraits = stylizer.render(codes[done : done + stylizer.batch])
+            for (canvas, face), portrait in zip(places[done:], portraits, strict=False):
+                canvas.add(portrait, face)
+            done += len(portraits)
+        for photo, canvas in zip(photos, canvases, strict=True):
+            finish = partial(canvas.finish, with_strip=self.add_strip is not None)
+            self.writer.submit((photo, number), finish, nbytes=canvas.nbytes)
+
+    def _end(self, outcomes: Iterable[tuple[tuple[_Photo, int], _Outcome]]) -> Iterator[Event]:
+        for (photo, number), outcome in outcomes:
+            photo.ended[number] = outcome
+            photo.left -= 1
+            if photo.left:
+                continue
+            errors = [one for one in photo.ended.values() if isinstance(one, Exception)]
+            if errors:
+                yield photo.task.failed(errors[0])
+                continue
+            outputs = [path for number in sorted(photo.ended) for path in photo.ended[number].outputs]
+            message = None if photo.faces else "no face found, copied"
+            yield photo.task.event("done", message, outputs, len(photo.faces))
+            if self.add_strip and photo.faces:
+                results = [photo.ended.get(number) for number in range(len(self.styles))]
+                before = next(result.before for result in results if result)
+                row = [before, *(result and result.after for result in results)]
+                yield from self.add_strip(photo.task.source.relative.name, row)
+
+
+class _FullFrame:
+    """The picture with its faces replaced one by one."""
+
+    def __init__(self, stylizer: Stylizer, photo: _Photo, output: Path):
+        self.stylizer, self.picture, self.output = stylizer, photo.picture, output
+        self.frame = photo.picture.pixels.copy()
+        self.waiting: list[tuple[Tensor, Face]] = []
+
+    @property
+    def nbytes(self) -> int:
+        return 2 * self.frame.nbytes + sum(4 * portrait.numel() for portrait, _ in self.waiting)
+
+    def add(self, portrait: Tensor, face: Face) -> None:
+        self.waiting.append((portrait, face))
+        if len(self.waiting) > self.stylizer.batch:  # a crowd: do not hold all its portraits until the end
+            self._paste()
+
+    def finish(self, with_strip: bool) -> _Written:
+        self._paste()
+        write_picture(self.output, self.frame, like=self.picture)
+        if not with_strip:
+            return _Written([self.output])
+        return _Written([self.output], small(self.picture.pixels), small(self.frame))
+
+    def _paste(self) -> None:
+        for portrait, face in self.waiting:
+            self.stylizer.paste(self.frame, portrait, face, in_place=True)
+        self.waiting = []
+
+
+class _Portraits:
+    """The aligned portraits by themselves: NAME.jpg for the largest face, NAME-2.jpg, ... for the others."""
+
+    def __init__(self, stylizer: Stylizer, photo: _Photo, output: Path):
+        self.stylizer, self.picture, self.output = stylizer, photo.picture, output
+        self.left = len(photo.faces)
+        self.waiting: list[tuple[Path, np.ndarray]] = []
+        self.outputs: list[Path] = []
+        self.largest = photo.faces[-1]
+
+    @property
+    def nbytes(self) -> int:
+        return self.picture.pixels.nbytes + sum(pixels.nbytes for _, pixels in self.waiting)
+
+    def add(self, portrait: Tensor, face: Face) -> None:
+        stem = self.output.stem if self.left == 1 else f"{self.output.stem}-{self.left}"
+        self.left -= 1
+        self.latest = from_tensor(portrait)
+        self.waiting.append((self.output.with_name(stem + self.output.suffix), self.latest))
+        if len(self.waiting) > self.stylizer.batch:
+            self._write()
+
+    def finish(self, with_strip: bool) -> _Written:
+        self._write()
+        outputs = self.outputs[::-1]
+        if not with_strip:
+            return _Written(outputs)
+        before = crop_face(self.picture.pixels, self.largest.crop_from_photo, STRIP_PX)
+        return _Written(outputs, from_tensor(before), small(self.latest))
+
+    def _write(self) -> None:
+        # The largest face comes last, so the file that --skip-existing looks for is there only when all are.
+        for path, pixels in self.waiting:
+            write_picture(path, pixels, like=self.picture)
+            self.outputs.append(path)
+        self.waiting = []
+
+
+def _groups(
+    pictures: Iterable[tuple[StyleTask, Picture | Exception]],
+) -> Iterator[list[tuple[StyleTask, Picture | Exception]]]:
+    """A few pictures at a time, fewer of large ones."""
+    group, held = [], 0
+    for task, picture in pictures:
+        group.append((task, picture))
+        held += 0 if isinstance(picture, Exception) else _nbytes(picture)
+        if len(group) == PICTURES_AT_ONCE or held > BUDGET_BYTES // 8:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def _together_or_alone(
+    step: Callable[[Sequence[_Photo]], None], photos: Sequence[_Photo]
+) -> list[tuple[_Photo, Exception]]:
+    """Run a step on all photos at once; if that fails, on each by itself, so that a failure stays its picture's own."""
+    try:
+        if photos:
+            step(photos)
+    except Exception as error:
+        if len(photos) == 1:
+            return [(photos[0], error)]
+    else:
+        return []
+    return [failure for photo in photos for failure in _together_or_alone(step, [photo])]
+
+
+def _copy(photo: _Photo) -> _Written:
+    task = photo.task
+    for output in task.wanted_outputs:
+        if output.suffix.lower() != task.source.path.suffix.lower():
+            write_picture(output, photo.picture)
+            continue
+        with whole_file(output) as temporary:
+            shutil.copyfile(task.source.path, temporary)
+    return _Written(task.wanted_outputs)
+
+
+def _nbytes(picture: Picture) -> int:
+    return picture.pixels.nbytes

@@ -1,0 +1,84 @@
+"""Several styles in one pass: faces are found once, encoded once for all styles that share an encoder, drawn in each.
+
+Codes are lists of one tensor an encoder, since styles on different bases have different encoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualstylegan.faces.face import Face
+from dualstylegan.stylizing.settings import StylizerSettings
+from dualstylegan.stylizing.stylizer import Stylizer
+
+
+class StyleSet:
+    """Stylizers that work on the same faces, which those of the first one are."""
+
+    def __init__(self, stylizers: Sequence[Stylizer]):
+        self.stylizers = list(stylizers)
+        self.first = self.stylizers[0]
+        encoders = {id(one.encoder): one for one in self.stylizers}  # one style for each
+        self._encoders = list(encoders.values())
+        self._encoder_of = [list(encoders).index(id(one.encoder)) for one in self.stylizers]
+        self._rows: list[set[int]] = [set() for _ in encoders]
+        for one, encoder in zip(self.stylizers, self._encoder_of, strict=True):
+            self._rows[encoder].update(one.rows_needed)
+        self._batches = [one.batch for one in self.stylizers]  # that users know of
+
+    @classmethod
+    def open(cls, styles: Sequence[str | Stylizer], settings: StylizerSettings) -> StyleSet:
+        """Those given as text are loaded. They share the detector, a style's networks and a base's encoders."""
+        stylizers: list[Stylizer] = []
+        for style in styles:
+            if isinstance(style, str):
+                shared = {"detector": stylizers[0].detector} if stylizers else {}
+                style = Stylizer(style, settings=replace(settings, **shared), like=stylizers)
+            stylizers.append(style)
+        return cls(stylizers)
+
+    def __len__(self) -> int:
+        return len(self.stylizers)
+
+    @property
+    def batch(self) -> int:
+        """How many faces make it worth while to begin."""
+        return max(one.batch for one in self.stylizers)
+
+    @property
+    def encoders(self) -> int:
+        """How many there are."""
+        return len(self._encoders)
+
+    def crop(self, picture: np.ndarray, faces: Sequence[Face]) -> list[Tensor]:
+        """The aligned crops (N, 3, E, E) of a picture's faces, for each encoder."""
+        return [one.crop(picture, faces) for one in self._encoders]
+
+    def encode(self, crops: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """Codes (N, rows, dim) in W+ by each encoder, of the crops of several pictures."""
+        by_encoder = [torch.cat(some) for some in zip(*crops, strict=True)]
+        return [
+            one.encode(some, sorted(rows))
+            for one, some, rows in zip(self._encoders, by_encoder, self._rows, strict=True)
+        ]
+
+    def codes_for(self, number: int, codes: Sequence[Tensor]) -> Tensor:
+        """Of codes by each encoder those that a style draws from."""
+        return codes[self._encoder_of[number]]
+
+    def warning_about(self, faces: Sequence[Face]) -> str | None:
+        """One line where one of the faces is so large that a portrait will look soft in its place."""
+        lines = (one.warning_about(face) for one in self.stylizers for face in faces)
+        return next(filter(None, lines), None)
+
+    def memory_warnings(self) -> Iterator[str]:
+        """A line for every style whose batch has been halved since this was last asked."""
+        before, self._batches = self._batches, [one.batch for one in self.stylizers]
+        for batch, now in zip(before, self._batches, strict=True):
+            if now < batch:
+                yield f"Memory ran out: now {now} at a time."
