@@ -106,7 +106,7 @@ LandmarksOption = Annotated[
 # Films
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     """90, 90.5, 1:30 or 1:02:30.5."""
     seconds = 0.0
     for part in str(text).split(":"):
@@ -137,12 +137,12 @@ PresetOption = Annotated[
 ]  # fmt: skip
 StartOption = Annotated[
     float,
-    typer.Option("--start", metavar="TIME", parser=_seconds, help="Begin here: 90 or 1:30.", show_default=False,
+    typer.Option("--start", metavar="TIME", parser=seconds, help="Begin here: 90 or 1:30.", show_default=False,
                  rich_help_panel=FILMS),
 ]  # fmt: skip
 EndOption = Annotated[
     float | None,
-    typer.Option("--end", metavar="TIME", parser=_seconds, help="End here.", show_default=False,
+    typer.Option("--end", metavar="TIME", parser=seconds, help="End here.", show_default=False,
                  rich_help_panel=FILMS),
 ]  # fmt: skip
 MaxFramesOption = Annotated[

@@ -620,12 +620,6 @@ def test_the_help_states_the_librarys_defaults(capsys):
         assert f"[default: ({value})]" in text[text.index(option) :][:600]
 
 
-def test_times_are_read_as_clocks_show_them():
-    from dsgcli.options import _seconds
-
-    assert [_seconds(text) for text in ("90", "1:30", "0:01:30.5", "1:00:00")] == [90, 90, 90.5, 3600]
-
-
 def test_a_sheet_shows_moments_of_a_film(style):
     face_film("a.mp4", 30)
     events = run("a.mp4", [f"{style}:0", f"{style}:1"], sheet="sheet.png")

@@ -13,6 +13,7 @@ from dualstylegan.choices import row_weights
 from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError
 from dualstylegan.models.bundle import load_style
 from dualstylegan.models.codes import fit_weights
+from dualstylegan.stylizing.settings import StylizerSettings
 from dualstylegan.stylizing.stylizer import choose_weights
 
 __all__ = ["one_core"]
@@ -195,6 +196,26 @@ def test_weights_of_eighteen_rows_fit_smaller_models():
     for wrong in ([1] * 9, [1] * 19, [float("nan")] * 10):
         with pytest.raises(UsageError):
             choose_weights(10, None, None, None, wrong)
+
+
+def test_settings_come_whole_or_by_name(style):
+    whole = Stylizer(f"{style}:1", settings=StylizerSettings(structure=0.3, device="cpu", detector=DrawnFaces()))
+    assert whole.settings.structure == 0.3 and whole.weights == make(f"{style}:1", structure=0.3).weights
+    assert Stylizer(f"{style}:1", settings=whole.settings, structure=0.4).weights[0] == 0.4
+
+
+def test_a_fingerprint_tells_stylizers_apart_that_make_other_portraits(style):
+    changes = (
+        {},
+        {"structure": 0.3},
+        {"mask": "crop"},
+        {"min_face": 20.0},
+        {"preserve_color": True},
+        {"faces": "largest"},
+    )
+    known = {make(f"{style}:1", **change).fingerprint for change in changes} | {make(f"{style}:2").fingerprint}
+    assert len(known) == len(changes) + 1
+    assert make(f"{style}:1", batch=2).fingerprint in known, "how many at a time makes no difference"
 
 
 def test_a_styles_header_brings_its_own_defaults(tmp_path):
