@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from torch.nn.functional import interpolate
 
 from dualstylegan.errors import DualStyleGANError, OfflineError, UsageError
 from dualstylegan.faces import face_alignment as other_backend
+from dualstylegan.faces import mtcnn_search
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import LEFT_EYE, RIGHT_EYE, Face, transform
-from dualstylegan.faces.find import EmbeddedDetector, FaceEmbedder, make_detector, without_duplicates
+from dualstylegan.faces.find import TILTS, EmbeddedDetector, FaceEmbedder, make_detector, without_duplicates
+from dualstylegan.faces.mtcnn_search import MOST_AT_ONCE, search
 from dualstylegan.networks.identity import CHIP_SIZE, SAME_PERSON_DISTANCE, chips_from_crops
 from dualstylegan.weights import load_finish, load_identity, load_landmarks68, load_matte, load_mobilenet, load_mtcnn
 
@@ -103,6 +106,60 @@ def test_pictures_of_any_size_are_searched_together_and_stay_apart(detector):
     found = find(detector, photo("astronaut"), blank, photo("congress_C001101"), Image.new("RGB", (1, 1)))
     assert [len(faces) for faces in found] == [1, 0, 1, 0]
     assert detector.find([]) == []
+
+
+@pytest.mark.parametrize("size", [(4000, 50), (50, 3001), (300, 2000), (13, 3000), (500, 400), (5000, 3), (1, 1)])
+def test_the_search_costs_what_the_picture_has_pixels_whatever_its_shape(size):
+    nets = load_mtcnn()
+    seen = []
+    nets.pnet.register_forward_pre_hook(lambda net, given: seen.append(given[0].shape[-2] * given[0].shape[-1]))
+    assert len(search(nets, Image.new("RGB", size, (90, 100, 110)), 16, tilts=TILTS)) == 0
+    assert sum(seen) <= 1.2 * (1 + 4.5 * len(TILTS)) * size[0] * size[1] + 16**2
+    assert max(seen, default=0) <= MOST_AT_ONCE
+
+
+def test_a_long_strip_is_searched_in_little_memory():
+    script = (
+        "import resource, numpy as np\n"
+        "from dualstylegan.faces.find import EmbeddedDetector\n"
+        "detector = EmbeddedDetector(min_face=16)\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "noise = np.random.default_rng(0).integers(0, 256, (50, 8000, 3), dtype=np.uint8)\n"
+        "detector.find([noise[:, :600]])\n"
+        "before = peak()\n"
+        "assert not detector.find([noise])[0]\n"
+        "print(peak() - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 200_000  # KiB; gigabytes when the whole strip was turned
+
+
+def test_a_tilted_face_is_found_wherever_in_a_long_strip_it_is(detector):
+    face = photo("congress_G000535").resize((126, 160))
+    face = face.rotate(45, Image.Resampling.BICUBIC, expand=True, fillcolor=(120, 130, 140))
+    for axis in (0, 1):
+        for at in (0, 300, 390, 480, 1200 - face.width):
+            size, place = [face.width + 6, face.height + 6], [3, 3]
+            size[axis], place[axis] = 1200, at
+            strip = Image.new("RGB", size, (120, 130, 140))
+            strip.paste(face, place)
+            (found,) = find(detector, strip)[0]
+            assert np.abs(found.points.mean(0) - place - face.width / 2).max() < 30
+
+
+def test_a_picture_proposed_in_parts_is_proposed_as_a_whole(monkeypatch):
+    nets, wide, tall = load_mtcnn(), Image.new("RGB", (701, 233)), Image.new("RGB", (233, 700))
+    for number, name in enumerate(NAMES[1:]):
+        wide.paste(photo(name).resize((190, 232)), (3 + 230 * number, 0))
+        tall.paste(photo(name).resize((190, 232)), (0, 3 + 230 * number))
+    for picture in (wide, tall):
+        whole = search(nets, picture, 20)
+        with monkeypatch.context() as patch:
+            patch.setattr(mtcnn_search, "MOST_AT_ONCE", 4000)
+            parts = search(nets, picture, 20)
+        assert len(whole) == 3
+        assert np.allclose(parts.boxes, whole.boxes, atol=0.1)
+        assert np.allclose(parts.scores, whole.scores, atol=1e-3)
 
 
 def test_a_tiny_face_and_a_face_in_a_large_picture_are_found(detector):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -104,30 +104,11 @@ class EmbeddedDetector:
     def _search(self, pixels: np.ndarray) -> Found:
         picture = Image.fromarray(pixels)
         smallest = max(SMALLEST_FACE, SMALLEST_PART * min(picture.size)) if self.min_face is None else self.min_face
-        found = search(self._mtcnn, picture, max(smallest, SMALLEST_FACE))
-        for tilt in self.tilts:
-            if not len(found):
-                found = _search_tilted(self._mtcnn, picture, smallest, tilt)
-        return found
+        smallest = max(smallest, SMALLEST_FACE)
+        return search(self._mtcnn, picture, smallest, tilts=self.tilts, tilted_score=TILTED_SCORE)
 
     def _keep(self, faces: list[Face]) -> list[Face]:
         return without_duplicates([face for face in faces if face.width >= (self.min_face or 0)])
-
-
-def _search_tilted(nets: Any, picture: Image.Image, smallest: float, degrees: float) -> Found:
-    """Looks at the picture turned by `degrees`; what it finds is turned back: boxes around the same centres."""
-    turned = picture.rotate(degrees, Image.Resampling.BILINEAR, expand=True, fillcolor=(128, 128, 128))
-    found = search(nets, turned, max(smallest, SMALLEST_FACE))
-    angle = np.deg2rad(degrees)
-    back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-
-    def turn_back(points: np.ndarray) -> np.ndarray:
-        return (points - np.array(turned.size) / 2) @ back.T + np.array(picture.size) / 2
-
-    sure = found.scores >= TILTED_SCORE
-    boxes, points = found.boxes[sure], found.points[sure]
-    centers, half = turn_back((boxes[:, :2] + boxes[:, 2:]) / 2), (boxes[:, 2:] - boxes[:, :2]) / 2
-    return Found(np.concatenate([centers - half, centers + half], 1), found.scores[sure], turn_back(points + 0.5) - 0.5)
 
 
 def without_duplicates(faces: Sequence[Face]) -> list[Face]:

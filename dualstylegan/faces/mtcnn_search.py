@@ -1,11 +1,15 @@
 """Where the faces are: MTCNN's cascade over an image pyramid. All arrays are numpy, all work is on the CPU.
 
+Time and memory grow with the picture's own pixels, whatever its shape: the proposal network is given 1.2 times as many
+at most, upright, MOST_AT_ONCE at a time, and 4.5 times as many again for each tilt.
+
 Boxes are (x1, y1, x2, y2) as Pillow has them: one that covers all of a W x H picture is (0, 0, W, H). Points are (x, y)
 in source pixels, pixel centres at integers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +22,9 @@ from dualstylegan.networks.mtcnn import MTCNN, OUTPUT_SIZE, PROPOSAL_SIZE, PROPO
 PYRAMID_FACTOR = 0.709  # about half the area from one level to the next
 THRESHOLDS = (0.6, 0.7, 0.8)  # scores that pass the three networks
 MOST_PROPOSALS = 400  # a picture; more than that is texture, the best scores are kept
+MOST_WINDOWS = 20 * MOST_PROPOSALS  # a level of the pyramid, before those that overlap go
+MOST_AT_ONCE = 1 << 20  # px that the proposal network is given: its features take 100 bytes each
+LONGEST = 3  # times as long as it is high may a picture be that is turned in one piece
 
 
 @dataclass
@@ -31,17 +38,64 @@ class Found:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def moved(self, turn: np.ndarray, shift: np.ndarray, scale: float = 1.0) -> Found:
+        """Points turned, then shifted, then scaled, and boxes of the same shape around their new centres."""
+        centers, half = (self.boxes[:, :2] + self.boxes[:, 2:]) / 2, (self.boxes[:, 2:] - self.boxes[:, :2]) / 2
+        centers, half = (centers @ turn.T + shift) * scale, half * scale
+        points = ((self.points + 0.5) @ turn.T + shift) * scale - 0.5
+        return Found(np.concatenate([centers - half, centers + half], 1), self.scores, points)
 
-def search(nets: MTCNN, picture: Image.Image, min_face: float, thresholds=THRESHOLDS) -> Found:
-    """Finds faces at least `min_face` px wide in an RGB picture."""
-    base_scale = min(1.0, OUTPUT_SIZE / min_face)  # no network looks at more than 48 px of the smallest face
-    base = resized(picture, base_scale)
-    base_scale = base.width / picture.width
 
-    boxes = _propose(nets, base, min_face * base_scale, thresholds[0])
+def search(
+    nets: MTCNN,
+    picture: Image.Image,
+    min_face: float,
+    thresholds: Sequence[float] = THRESHOLDS,
+    *,
+    tilts: Sequence[float] = (),
+    tilted_score: float = 0.0,
+) -> Found:
+    """Finds faces at least `min_face` px wide in an RGB picture.
+
+    While nothing is found it is turned by one after the other of `tilts` (degrees) for another look, in which a score
+    of `tilted_score` is asked.
+    """
+    base = resized(picture, min(1.0, OUTPUT_SIZE / min_face))  # of the smallest face no network sees more than 48 px
+    scale = picture.width / base.width
+    found = _cascade(nets, base, min_face / scale, thresholds)
+    for tilt in tilts:
+        if not len(found):
+            found = _tilted(nets, base, min_face / scale, thresholds, tilt, tilted_score)
+    return found.moved(np.eye(2), np.zeros(2), scale)
+
+
+def _cascade(nets: MTCNN, base: Image.Image, min_face: float, thresholds: Sequence[float]) -> Found:
+    boxes = _propose(nets, base, min_face, thresholds[0])
     boxes = _refine(nets, base, boxes, thresholds[1])
-    found = _finish(nets, base, boxes, thresholds[2])
-    return Found(found.boxes / base_scale, found.scores, (found.points + 0.5) / base_scale - 0.5)
+    return _finish(nets, base, boxes, thresholds[2])
+
+
+def _tilted(
+    nets: MTCNN, base: Image.Image, min_face: float, thresholds: Sequence[float], degrees: float, score: float
+) -> Found:
+    """What is found in the picture turned; a long one is turned piece by piece, as most of the square around it would
+    be empty. A face that lies across the end of a piece is whole in the next."""
+    angle = np.deg2rad(degrees)
+    back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    side, long = min(base.size), int(np.argmax(base.size))
+    found = []
+    for start in range(0, max(1, base.size[long] - side), (LONGEST - 1) * side):
+        box = [0, 0, *base.size]
+        box[long], box[long + 2] = start, min(start + LONGEST * side, base.size[long])
+        piece = base.crop(tuple(box)).rotate(degrees, Image.Resampling.BILINEAR, expand=True, fillcolor=(128,) * 3)
+        seen = _cascade(nets, piece, min_face, thresholds)
+        middle, turned = (np.array(box[:2]) + box[2:]) / 2, np.array(piece.size) / 2
+        found.append(seen.moved(back, middle - turned @ back.T))
+    parts = (np.concatenate([getattr(one, name) for one in found]) for name in ("boxes", "scores", "points"))
+    boxes, scores, points = parts
+    sure = suppress(boxes, scores, 0.5)
+    sure = sure[scores[sure] >= score]
+    return Found(boxes[sure], scores[sure], points[sure])
 
 
 def resized(picture: Image.Image, scale: float) -> Image.Image:
@@ -58,18 +112,38 @@ def _propose(nets: MTCNN, base: Image.Image, min_face: float, threshold: float) 
     while min(base.size) * scale >= PROPOSAL_SIZE:
         size = tuple(max(PROPOSAL_SIZE, round(side * scale)) for side in base.size)
         level = level.resize(size, Image.Resampling.BILINEAR)
-        probability, offsets = (x[0].numpy() for x in nets.pnet(_normal(np.asarray(level))[None]))
+        probability, offsets = _proposals(nets, np.asarray(level))
         rows, columns = np.nonzero(probability >= threshold)
+        if len(rows) > MOST_WINDOWS:
+            best = np.argpartition(-probability[rows, columns], MOST_WINDOWS)[:MOST_WINDOWS]
+            rows, columns = rows[best], columns[best]
         cells = np.stack([columns, rows], 1) * PROPOSAL_STRIDE
         shrink = np.array(base.size) / size
         windows = np.concatenate([cells * shrink, (cells + PROPOSAL_SIZE) * shrink], 1)
         scores = probability[rows, columns]
-        kept = suppress(windows, scores, 0.5)
+        kept = suppress(windows, scores, 0.5, most=2 * MOST_PROPOSALS)
         all_boxes.append(_corrected(windows[kept], offsets[:, rows, columns].T[kept]))
         all_scores.append(scores[kept])
         scale *= PYRAMID_FACTOR
     boxes, scores = np.concatenate(all_boxes), np.concatenate(all_scores)
-    return _squared(boxes[suppress(boxes, scores, 0.7)[:MOST_PROPOSALS]])
+    return _squared(boxes[suppress(boxes, scores, 0.7, most=MOST_PROPOSALS)])
+
+
+def _proposals(nets: MTCNN, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The proposal network's scores and offsets for a picture (H, W, 3), a part of its longer side at a time."""
+    axis = int(np.argmax(level.shape[:2]))
+    length, across = level.shape[axis], level.shape[1 - axis]
+    step = max(2 * PROPOSAL_SIZE, MOST_AT_ONCE // across // PROPOSAL_STRIDE * PROPOSAL_STRIDE)
+    shared = PROPOSAL_SIZE - PROPOSAL_STRIDE  # px of the next part that this part's last window looks at
+    parts, start = [], 0
+    while True:
+        part = level[start : start + step] if axis == 0 else level[:, start : start + step]
+        parts.append([x[0].numpy() for x in nets.pnet(_normal(part)[None])])
+        if start + step >= length:
+            break
+        start += step - shared
+    probability, offsets = zip(*parts, strict=True)
+    return np.concatenate(probability, axis), np.concatenate(offsets, axis + 1)
 
 
 def _refine(nets: MTCNN, base: Image.Image, boxes: np.ndarray, threshold: float) -> np.ndarray:
@@ -94,8 +168,10 @@ def _finish(nets: MTCNN, base: Image.Image, boxes: np.ndarray, threshold: float)
     return Found(boxes[kept], scores[kept], points[kept])
 
 
-def suppress(boxes: np.ndarray, scores: np.ndarray, overlap: float, over_smaller: bool = False) -> np.ndarray:
-    """Non-maximum suppression: indices that stay, best score first.
+def suppress(
+    boxes: np.ndarray, scores: np.ndarray, overlap: float, over_smaller: bool = False, most: int | None = None
+) -> np.ndarray:
+    """Non-maximum suppression: indices that stay, best score first, at most `most`.
 
     Of two boxes whose intersection over union (with `over_smaller`: over the smaller box) exceeds `overlap`, the
     better one stays.
@@ -103,7 +179,7 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, overlap: float, over_smaller
     order = np.argsort(-scores, kind="stable")
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept = []
-    while len(order):
+    while len(order) and len(kept) != most:
         best, order = order[0], order[1:]
         kept.append(best)
         sides = np.minimum(boxes[best, 2:], boxes[order, 2:]) - np.maximum(boxes[best, :2], boxes[order, :2])
