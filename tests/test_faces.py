@@ -142,7 +142,7 @@ def test_a_tilted_face_is_found_wherever_in_a_long_strip_it_is(detector):
             size, place = [face.width + 6, face.height + 6], [3, 3]
             size[axis], place[axis] = 1200, at
             strip = Image.new("RGB", size, (120, 130, 140))
-            strip.paste(face, place)
+            strip.paste(face, tuple(place))
             (found,) = find(detector, strip)[0]
             assert np.abs(found.points.mean(0) - place - face.width / 2).max() < 30
 
