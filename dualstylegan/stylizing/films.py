@@ -201,7 +201,7 @@ class FilmLine:
 
     def encode(self, moments: Iterator[Moment]) -> Iterator[Moment]:
         """The faces' own codes, steady, once for all styles that share an encoder."""
-        smoothers = [CodeSmoother(self.options.smooth) for _ in range(self.styles.encoders)]
+        smoothers = [CodeSmoother(self.options.smooth) for _ in self.styles.encoders]
         waiting: deque[Moment] = deque()
 
         def ready(by_encoder: Sequence[list]) -> Iterator[Moment]:
@@ -226,10 +226,10 @@ class FilmLine:
     def _encode_batch(self, batch: Sequence[Moment]) -> list[list[dict[int, Tensor]]]:
         """By encoder, for each moment: the codes of the faces that are seen, by track."""
         seen = [(moment, tracked) for moment in batch for tracked in moment.faces if tracked.seen]
-        crops = [self.styles.crop(moment.frame.pixels, [tracked.face]) for moment, tracked in seen]
-        distinct, places = without_repeats((tracked.track for _, tracked in seen), crops)
+        crops = [(one.track, self.styles.crop(moment.frame.pixels, [one.face])) for moment, one in seen]
+        distinct, places = without_repeats(crops)
         results = []
-        for codes in self.styles.encode(distinct) if distinct else [torch.empty(0)] * self.styles.encoders:
+        for codes in self.styles.encode(distinct) if distinct else [torch.empty(0)] * len(self.styles.encoders):
             codes = codes.cpu()
             found: dict[int, dict[int, Tensor]] = {moment.index: {} for moment in batch}
             for (moment, tracked), place in zip(seen, places, strict=True):
@@ -243,12 +243,9 @@ class FilmLine:
             for some in by_faces(batch, self.styles.batch):
                 wanted = [moment for moment in some if moment.wanted]
                 for number, stylizer in enumerate(self.styles.stylizers):
-                    tracks = [tracked.track for moment in wanted for tracked in moment.faces]
-                    own = [self.styles.codes_for(number, moment.codes) for moment in wanted]
-                    codes = [
-                        (known[one.track],) for moment, known in zip(wanted, own, strict=True) for one in moment.faces
-                    ]
-                    distinct, places = without_repeats(tracks, codes)
+                    own = [(moment.codes[self.styles.encoder_of[number]], moment.faces) for moment in wanted]
+                    codes = [(face.track, (known[face.track],)) for known, faces in own for face in faces]
+                    distinct, places = without_repeats(codes)
                     portraits = stylizer.render(torch.stack([code for (code,) in distinct])) if distinct else []
                     shown = iter(places)
                     for moment in wanted:

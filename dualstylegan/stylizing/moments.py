@@ -74,9 +74,9 @@ def batches(items: Iterable[Item], frames: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def without_repeats(tracks: Iterable[int], values: Iterable[Value]) -> tuple[list[Value], list[int]]:
-    """The values, some tensors each, that differ from the one before of the same track, and for each value which of
-    these it is.
+def without_repeats(values: Iterable[tuple[int, Value]]) -> tuple[list[Value], list[int]]:
+    """Of the values of tracks, some tensors each, those that differ from the track's one before, and for each value
+    which of these it is.
 
     What stands still is so computed once a batch, and comes out of batches of every size as the same: nothing of
     earlier batches is needed, which a run that is resumed would not have.
@@ -84,7 +84,7 @@ def without_repeats(tracks: Iterable[int], values: Iterable[Value]) -> tuple[lis
     distinct: list[Value] = []
     places: list[int] = []
     latest: dict[int, int] = {}
-    for track, value in zip(tracks, values, strict=True):
+    for track, value in values:
         place = latest.get(track)
         if place is None or not all(map(torch.equal, distinct[place], value)):
             place = latest[track] = len(distinct)

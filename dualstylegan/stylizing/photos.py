@@ -172,7 +172,7 @@ class PhotoLine:
         stylizer = self.styles.stylizers[number]
         canvases = [self.canvas(stylizer, photo, photo.task.outputs[number]) for photo in photos]
         places = [(canvas, face) for canvas, photo in zip(canvases, photos, strict=True) for face in photo.faces]
-        codes = torch.cat([self.styles.codes_for(number, photo.codes) for photo in photos])
+        codes = torch.cat([photo.codes[self.styles.encoder_of[number]] for photo in photos])
         done = 0
         while done < len(places):
             portraits = stylizer.render(codes[done : done + stylizer.batch])

@@ -23,11 +23,11 @@ class StyleSet:
     def __init__(self, stylizers: Sequence[Stylizer]):
         self.stylizers = list(stylizers)
         self.first = self.stylizers[0]
-        encoders = {id(one.encoder): one for one in self.stylizers}  # one style for each
-        self._encoders = list(encoders.values())
-        self._encoder_of = [list(encoders).index(id(one.encoder)) for one in self.stylizers]
+        encoders = {id(one.encoder): one for one in self.stylizers}
+        self.encoders = list(encoders.values())  # one style for each
+        self.encoder_of = [list(encoders).index(id(one.encoder)) for one in self.stylizers]  # whose codes a style takes
         self._rows: list[set[int]] = [set() for _ in encoders]
-        for one, encoder in zip(self.stylizers, self._encoder_of, strict=True):
+        for one, encoder in zip(self.stylizers, self.encoder_of, strict=True):
             self._rows[encoder].update(one.rows_needed)
         self._batches = [one.batch for one in self.stylizers]  # that users know of
 
@@ -50,26 +50,17 @@ class StyleSet:
         """How many faces make it worth while to begin."""
         return max(one.batch for one in self.stylizers)
 
-    @property
-    def encoders(self) -> int:
-        """How many there are."""
-        return len(self._encoders)
-
     def crop(self, picture: np.ndarray, faces: Sequence[Face]) -> list[Tensor]:
         """The aligned crops (N, 3, E, E) of a picture's faces, for each encoder."""
-        return [one.crop(picture, faces) for one in self._encoders]
+        return [one.crop(picture, faces) for one in self.encoders]
 
     def encode(self, crops: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """Codes (N, rows, dim) in W+ by each encoder, of the crops of several pictures."""
         by_encoder = [torch.cat(some) for some in zip(*crops, strict=True)]
         return [
             one.encode(some, sorted(rows))
-            for one, some, rows in zip(self._encoders, by_encoder, self._rows, strict=True)
+            for one, some, rows in zip(self.encoders, by_encoder, self._rows, strict=True)
         ]
-
-    def codes_for(self, number: int, codes: Sequence[Tensor]) -> Tensor:
-        """Of codes by each encoder those that a style draws from."""
-        return codes[self._encoder_of[number]]
 
     def warning_about(self, faces: Sequence[Face]) -> str | None:
         """One line where one of the faces is so large that a portrait will look soft in its place."""
