@@ -65,6 +65,7 @@ Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Place = tuple[Share, Share]
+Shares = dict[str, Share]  # {pattern: share}
 Layer = Literal["relu1_1", "relu2_1", "relu3_1"]
 Layers = Annotated[
     dict[Layer, Weight], Field(min_length=1, description=f"name one layer or more of {', '.join(get_args(Layer))}")
@@ -109,6 +110,11 @@ class Data:
     min_inside: Share = 0.0  # how much of the crop the picture must cover
     held_out: Whole = 0  # pictures never trained on, fixed by a hash of their file names
     held_out_person: Pattern = ""  # its groups name the person of a relative path; none = one picture each
+    held_out_among: tuple[str, ...] = ()  # patterns: `held_out` are chosen among these; none = all
+    held_out_people: Share = 0.0  # besides those, this part of all people, by a hash of each person
+    held_out_people_of: tuple[str, ...] = ()  # patterns: of the people in these pictures; none = all
+    shares: Shares = field(default_factory=dict)  # what part of the pictures shown fits each pattern; see `weights_of`
+    open_mouths: Annotated[float, Field(ge=1)] = 1.0  # how much oftener open mouths are shown than closed ones
     count: Whole = 0  # how many images the style had
     source: str = ""
     licence: str = ""
@@ -153,6 +159,10 @@ class BasePhase:
     random: Share = 0.0  # share of the batch drawn from the intrinsic prior
     jitter: Annotated[float, Field(ge=0, le=0.2)] = 0.0  # how far photos are turned (radians), scaled and moved
     discriminator_lr: Rate = 0.002
+    face: Weight = 0.0  # how much more L1 counts in the face, and once more at eyes and mouth
+    passes: Whole = 0  # of the encoder in this phase; 0 = base.passes
+    first_pass: Weight = 0.0  # L1 of what an encoder of several passes sees of its own work
+    shares: Shares = field(default_factory=dict)  # in place of data.shares
 
 
 @section
@@ -164,6 +174,7 @@ class BaseTraining(Discriminating):
     mapping_layers: Count = 4
     channels: dict[int, Count] = field(default_factory=lambda: {4: 128, 8: 128, 16: 128, 32: 128, 64: 64, 128: 32})
     encoder_channels: Width = 64
+    passes: Count = 1  # 1: a SmallEncoder; more: a ResidualEncoder, which looks so many times
     ema_images: Rate = 10_000.0  # images after which an old weight counts half
     recolor: Share = 0.5  # share of photos whose shape and colours are taken apart
     prior: Literal["gaussian", "codes"] = "codes"

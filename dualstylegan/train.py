@@ -27,17 +27,18 @@ from dualstylegan.models.bundle import Base, CodePrior, GaussianPrior, Style, lo
 from dualstylegan.models.codes import StyleBank, fit_weights
 from dualstylegan.models.stage_two import StageTwo, moments_by_name
 from dualstylegan.networks.dualstyle import DualStyleGAN
+from dualstylegan.networks.residual_encoder import BODY_PX, ResidualEncoder
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
-from dualstylegan.recipe import Adversarial, BaseTraining, Recipe, dump_recipe, resolve_batch
+from dualstylegan.recipe import Adversarial, BasePhase, BaseTraining, Recipe, dump_recipe, resolve_batch
 from dualstylegan.refine import read_distances, read_refined, refine_codes, refinement_grid
 from dualstylegan.runtime.files import sweep
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.augment import AdaptiveAugmentation
 from dualstylegan.training.base import SHOWN, BaseStage, grow, photo_codes
-from dualstylegan.training.data import Portraits, list_portraits, prepare_portraits, read_prepared
+from dualstylegan.training.data import Portraits, list_portraits, prepare_portraits, read_prepared, weights_of
 from dualstylegan.training.finetune import FinetuneStage
 from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Pace, Stage, seed_for, train_stage
@@ -51,7 +52,7 @@ from dualstylegan.training.transfer import TransferStage
 FINAL = ("refine", "samplers", "bundle")  # what follows the last training
 REMADE = ("data", "destylize", *FINAL)  # these know themselves what a changed setting makes stale
 SETTINGS_THAT_CHANGE_NOTHING = {"batch", "count", "source", "licence", "min_images"}
-ENCODER_PX = 128  # the most a small encoder looks at
+ENCODER_PX = 128  # the most that encoders trained here look at
 
 
 def train(
@@ -215,9 +216,10 @@ class Training:
                 generator=generator,
                 encoder=encoder,
                 adversary=adversary,
-                # what is turned a little is turned at full size: less blur
-                photos=self._pictures(settings.size if phase.jitter else phase.size, flip=self.recipe.data.flip),
-                shown=self._shown(phase.size),
+                photos=self._pictures(
+                    self._drawn_px(phase, encoder), flip=self.recipe.data.flip, shares=phase.shares or None
+                ),
+                shown=self._shown(max(phase.size, encoder.input_size) if settings.passes > 1 else phase.size),
                 perception=self.perception,
                 share=share,
                 processes=self.processes,
@@ -228,6 +230,12 @@ class Training:
             images += phase.steps * phase.batch
         if self.processes.is_main:
             save_base(self.folder.base, self._trained_base())
+
+    def _drawn_px(self, phase: BasePhase, encoder: SmallEncoder | ResidualEncoder) -> int:
+        """At which size photos are read: what is turned a little is turned larger than it is drawn, for less blur."""
+        if self.recipe.base.passes == 1 and not phase.jitter:
+            return phase.size
+        return min(self.recipe.base.size, max(2 * phase.size if phase.jitter else phase.size, encoder.input_size))
 
     def _base_networks(self, index: int, before: dict[str, Any] | None):
         """Networks of the phase `index`, grown from what the phase before it has left."""
@@ -252,7 +260,10 @@ class Training:
                 r1_every=settings.r1_every,
                 augment=self._augmentation(settings),
             )
-        return generator.to(device), encoder.to(device), adversary
+        generator, encoder = generator.to(device), encoder.to(device)
+        if isinstance(encoder, ResidualEncoder):
+            encoder.draw_with(generator)
+        return generator, encoder, adversary
 
     def _trained_base(self) -> Base:
         """The averaged networks of the last phase, and the photos' codes as the prior."""
@@ -261,6 +272,8 @@ class Training:
         generator, encoder = _new_generator(settings, settings.size), _new_encoder(settings)
         generator.load_state_dict(last["averaged"]["generator"])
         encoder.load_state_dict(last["averaged"]["encoder"])
+        if isinstance(encoder, ResidualEncoder):
+            encoder.connect(generator)
         discriminator = None
         if last.get("adversary"):
             discriminator = Discriminator(settings.size, channels=settings.channels)
@@ -514,8 +527,9 @@ class Training:
             else extrinsic
         )
 
-    def _pictures(self, size: int, *, flip: bool) -> Portraits:
-        processes = self.processes
+    def _pictures(self, size: int, *, flip: bool, shares: dict[str, float] | None = None) -> Portraits:
+        processes, data = self.processes, self.recipe.data
+        weighed = shares or data.shares or data.open_mouths > 1
         return Portraits(
             self.portraits,
             size,
@@ -523,6 +537,7 @@ class Training:
             rank=processes.rank,
             processes=processes.count,
             flip=flip,
+            weights=weights_of(self.portraits, data, shares) if weighed else None,
             device=processes.device,
         )
 
@@ -582,11 +597,17 @@ class Training:
         return plain if self.recipe.kind == "base" else plain | {"base": self.base.header["sha256"]}
 
     def _demand_longer_only(self, name: str, known: dict[str, Any], settings: dict[str, Any]) -> None:
-        """A training may be made longer; any other change would mix two of them."""
+        """A training may be made longer, and what a base has not begun yet may change; any other change would mix two
+        of them."""
         old, new = _flat(known), _flat(settings)
         for key in sorted(old.keys() | new.keys()):
             before, now = old.get(key), new.get(key)
-            if before == now or name in REMADE or _only_longer(name, key, before, now, known):
+            if (
+                before == now
+                or name in REMADE
+                or _only_longer(name, key, before, now, known)
+                or self._to_come(key, now)
+            ):
                 continue
             section = key.split(".")[0]
             redo = section if section in self.recipe.stages else name
@@ -594,6 +615,17 @@ class Training:
                 f"{self.folder.path}: stage '{name}' was begun with {key} = {before}, now it is {now}. "
                 f"Choose another --run, or train again with --redo {redo}."
             )
+
+    def _to_come(self, key: str, now: Any) -> bool:
+        """Whether a setting is of a base's phase that has not begun, or the end of the one that is under way."""
+        match = re.match(r"base\.phases\.(\d+)\.", key)
+        if not match:
+            return False
+        phase = int(match[1])
+        if self.folder.last_checkpoint(f"base{phase + 2}"):
+            return False
+        checkpoint = self.folder.last_checkpoint(f"base{phase + 1}")
+        return checkpoint is None or (key.endswith(".steps") and now is not None and now > checkpoint.step)
 
     def _demand_earlier_stages(self, name: str) -> None:
         stages = self.recipe.stages
@@ -618,10 +650,13 @@ def _new_generator(settings: BaseTraining, size: int) -> Generator:
     )
 
 
-def _new_encoder(settings: BaseTraining) -> SmallEncoder:
+def _new_encoder(settings: BaseTraining) -> SmallEncoder | ResidualEncoder:
     """One for the finished size from the start: it has heads for rows that come later."""
-    rows = 2 * int(math.log2(settings.size)) - 2
-    return SmallEncoder(rows, settings.style_dim, min(settings.size, ENCODER_PX), channels=settings.encoder_channels)
+    rows, size = 2 * int(math.log2(settings.size)) - 2, min(settings.size, ENCODER_PX)
+    if settings.passes == 1:
+        return SmallEncoder(rows, settings.style_dim, size, channels=settings.encoder_channels)
+    size, channels = max(size, BODY_PX), settings.encoder_channels
+    return ResidualEncoder(rows, settings.style_dim, size, channels=channels, passes=settings.passes)
 
 
 def _plain(section: Any) -> dict[str, Any]:

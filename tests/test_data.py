@@ -15,18 +15,21 @@ from PIL import Image
 from tiny_style import DrawnFaces, drawn_photo
 
 from dualstylegan.errors import BadFileError, TrainingError
-from dualstylegan.faces.face import Face
+from dualstylegan.faces.face import Face, mouth_opening
 from dualstylegan.faces.faces_json import entry_of, write_entries
 from dualstylegan.recipe import Data, Template, load_recipe
 from dualstylegan.train import train
 from dualstylegan.training.data import (
     Portraits,
     crop_path,
+    held_out_of,
     list_portraits,
+    mouth_is_open,
     prepare_portraits,
     read_prepared,
     split_held_out,
     template_points,
+    weights_of,
 )
 from dualstylegan.training.portraits import Portrait
 
@@ -233,6 +236,36 @@ def test_held_out_portraits_are_aligned_but_not_trained_on(folder, tmp_path):
     assert not set(prepared.held_out) & set(prepared.training)
 
 
+RULES = Data(
+    held_out=3, held_out_person=r"^[^/]+/([^/]+)/", held_out_among=("old/*",), held_out_people=0.3,
+    held_out_people_of=("new/*",),
+)  # fmt: skip
+PEOPLE = [f"{source}/{person}/{person}{source}.jpg" for person in range(40) for source in ("old", "new")]
+
+
+def test_people_are_held_out_by_a_hash_of_each_besides_a_number_of_pictures():
+    held_out, others = held_out_of(PEOPLE, RULES)
+    old, _ = split_held_out([name for name in PEOPLE if name.startswith("old/")], 3, RULES.held_out_person)
+    assert [name for name in held_out if name.startswith("old/")] == old
+    new = [name for name in held_out if name.startswith("new/")]
+    assert 0.1 < len(new) / 40 < 0.5
+    kept_away = {name.split("/")[1] for name in held_out}
+    assert not kept_away & {name.split("/")[1] for name in others}
+    assert len(others) == 2 * (40 - len(kept_away))  # of people held out by one rule, no other picture is trained on
+
+
+def test_a_persons_fate_does_not_hang_on_who_else_there_is():
+    alone = Data(held_out_person=RULES.held_out_person, held_out_people=0.3)
+    held_out, _ = held_out_of(PEOPLE, alone)
+    of_some, _ = held_out_of(PEOPLE[:31], alone)
+    assert of_some == sorted({*held_out} & {*PEOPLE[:31]})
+
+
+def test_without_rules_of_people_the_old_rule_decides(folder):
+    names = [f"{i}.jpg" for i in range(20)]
+    assert held_out_of(names, Data(held_out=4)) == split_held_out(names, 4)
+
+
 # --- aligning
 
 
@@ -289,7 +322,59 @@ def test_crops_that_are_small_or_cut_are_left_out_but_not_when_held_out(tmp_path
     assert len(read_prepared(tmp_path / "d").held_out) == 3
 
 
+def test_how_far_a_mouth_is_open_is_kept_with_the_crop(tmp_path):
+    folder = tmp_path / "portraits"
+    faces = {}
+    for name, gap in (("shut.png", 0.0), ("open.png", 4.0)):
+        write(folder / name, draw_picture(96, 96, seed=1))
+        points = template_points(Template(), 96, 96)
+        points[48], points[54] = points[48] - (8, 0), points[54] + (8, 0)
+        points[61:64, 1] -= gap / 2
+        points[65:68, 1] += gap / 2
+        faces[name] = Face.from_points(points)
+        assert mouth_opening(points) == pytest.approx(gap / 16, abs=1e-6)
+    write_entries(folder / "faces.json", [entry_of(name, face) for name, face in faces.items()])
+    _, prepared = prepare(aligned(folder, alignment="faces.json"), tmp_path / "run")
+    assert {p.name: mouth_is_open(p.path) for p in prepared.training} == {"shut.png": False, "open.png": True}
+    _, unknown = prepare(aligned(folder), tmp_path / "aligned")
+    assert not any(mouth_is_open(p.path) for p in unknown.training)
+
+    weights = weights_of(prepared.training, Data(open_mouths=3.0))
+    assert dict(zip([p.name for p in prepared.training], weights, strict=True)) == {"open.png": 1.5, "shut.png": 0.5}
+
+
 # --- drawing
+
+
+def test_shares_decide_what_part_of_the_pictures_is_of_which_source(tmp_path):
+    names = (
+        [f"ai/{i}.png" for i in range(60)] + [f"grey/{i}.png" for i in range(20)] + [f"x/{i}.png" for i in range(20)]
+    )
+    portraits = [Portrait(name, tmp_path / name) for name in names]
+    weights = weights_of(portraits, Data(shares={"ai/*": 0.1, "grey/*": 0.05, "none/*": 0.3}))
+    assert sum(weights[:60]) == pytest.approx(10)
+    assert sum(weights[60:80]) == pytest.approx(5)
+    assert sum(weights[80:]) == pytest.approx(85)
+    assert weights_of(portraits, Data(), {"ai/*": 0.5})[0] == pytest.approx(100 * 0.5 / 60)
+    with pytest.raises(TrainingError, match="leave nothing"):
+        weights_of(portraits, Data(shares={"ai/*": 0.6, "grey/*": 0.4}))
+
+
+def test_weighed_portraits_come_as_often_as_their_weight_in_every_epoch(portraits):
+    weights = [0.25] * 5 + [1.75] * 5
+    drawing = Portraits(portraits, SIZE, seed=3, weights=weights)
+    rare = 0
+    for _ in range(40):
+        drawn = indices(drawing, 10)
+        rare += sum(index < 5 for index in drawn)
+        assert all(drawn.count(index) in (0, 1) for index in range(5))
+        assert all(drawn.count(index) in (1, 2) for index in range(5, 10))
+    assert rare / 400 == pytest.approx(0.125, abs=0.04)
+    later = Portraits(portraits, SIZE, seed=3, weights=weights)
+    later.load_state_dict({"drawn": 25})
+    again = Portraits(portraits, SIZE, seed=3, weights=weights)
+    indices(again, 25)
+    assert indices(later, 20) == indices(again, 20)
 
 
 @pytest.fixture

@@ -113,6 +113,23 @@ def test_a_run_made_longer_trains_what_a_run_of_that_length_trains(unbroken, tmp
     assert all(torch.equal(once[name], twice[name]) for name in once)
 
 
+def test_of_a_base_what_has_not_begun_may_change_and_the_phase_under_way_may_end_elsewhere(unbroken, tmp_path):
+    def run(*settings: str) -> None:
+        for _ in train(load_recipe(unbroken / "base.toml", settings), tmp_path / "run", stage="base", cpu=True):
+            pass
+
+    for _ in train(load_recipe(unbroken / "base.toml"), tmp_path / "run", stage="data", cpu=True):
+        pass
+    with pytest.raises(TrainingError, match="not finite"):
+        run("base.phases.1.lr=1e30")  # the first phase is done, the second has no checkpoint
+    run("base.phases.1.lr=0.001", "base.phases.1.steps=3")
+    run("base.phases.1.lr=0.001", "base.phases.1.steps=5")
+    assert RunFolder(tmp_path / "run").last_checkpoint("base2").step == 5
+    for change in ("base.phases.0.steps=9", "base.phases.1.lr=0.002", "base.phases.1.steps=4", "base.r1=3"):
+        with pytest.raises(TrainingError, match="was begun with"):
+            run("base.phases.1.lr=0.001", "base.phases.1.steps=5", change)
+
+
 def test_every_source_of_chance_goes_on_where_it_was():
     def draw() -> tuple:
         return random.random(), np.random.rand(), np.random.randn(), torch.rand(3).tolist()

@@ -113,6 +113,13 @@ def ffhq_matrix(points: np.ndarray) -> np.ndarray:
     return Similarity(turn, 0.5 + 0.5j - turn * (eyes + 0.1 * eye_to_mouth)).matrix
 
 
+def mouth_opening(points: np.ndarray) -> np.ndarray:
+    """How far mouths are open: the gap between the lips in mouth widths, of landmarks (..., 68, 2). (...,)"""
+    points = np.asarray(points, np.float64)
+    gap = np.linalg.norm(points[..., 61:64, :] - points[..., 67:64:-1, :], axis=-1).mean(-1)
+    return gap / np.linalg.norm(points[..., RIGHT_MOUTH, :] - points[..., LEFT_MOUTH, :], axis=-1).clip(1e-6)
+
+
 def box_around(points: np.ndarray) -> np.ndarray:
     """The face's box (x1, y1, x2, y2), float32, square and upright in the picture, from its 68 points."""
     photo_from_crop = np.linalg.inv(ffhq_matrix(points))

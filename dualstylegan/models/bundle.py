@@ -37,6 +37,7 @@ from dualstylegan.models.download import Notify, Progress
 from dualstylegan.models.stage_two import StageTwo
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.encoder import PSPEncoder
+from dualstylegan.networks.residual_encoder import ResidualEncoder
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
@@ -396,11 +397,14 @@ def load_base(
     channels = _channels(header)
     generator = _build(lambda: _new_generator(header), read_part(folder, "generator", header), str(folder))
     pretrain = part("pretrain")
+    encoder = network("encoder", lambda: _new_encoder(header["encoder"], header))
+    if isinstance(encoder, ResidualEncoder):
+        encoder.connect(generator)
     return Base(
         header,
         generator,
         network("discriminator", lambda: Discriminator(header["size"], channels=channels)),
-        network("encoder", lambda: _new_encoder(header["encoder"], header)),
+        encoder,
         part("extrinsic"),
         _read_prior(header, part("prior") or {}) if parts is None or "prior" in parts else None,
         network("encoder_wplus", lambda: _new_encoder(header["encoder_wplus"], header)),
@@ -671,6 +675,8 @@ def _describe_encoder(encoder: nn.Module) -> dict[str, Any]:
     described = {"type": "psp", "input_size": encoder.input_size, "space": encoder.space}
     if isinstance(encoder, SmallEncoder):
         described |= {"type": "small", "channels": encoder.channels}
+    if isinstance(encoder, ResidualEncoder):
+        described |= {"type": "residual", "channels": encoder.channels, "passes": encoder.passes}
     return described
 
 
@@ -683,5 +689,7 @@ def _new_encoder(described: dict[str, Any], header: Header) -> nn.Module:
             encoder = SmallEncoder(rows, dim, size, channels=described["channels"])
             encoder.space = described["space"]
             return encoder
+        case "residual":
+            return ResidualEncoder(rows, dim, size, channels=described["channels"], passes=described["passes"])
         case unknown:
             raise BadFileError(f"{header['name']}: encoder '{unknown}' is unknown to this version; upgrade dsg.")

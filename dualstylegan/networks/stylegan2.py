@@ -113,6 +113,26 @@ class Generator(nn.Module):
         w_plus = self.mapping(codes) if space == "z+" else codes
         return w_plus if w_plus.ndim == 3 else w_plus[:, None].expand(-1, self.rows, -1)
 
+    def rows_at(self, size: int) -> int:
+        """How many rows the layers up to `size` px read."""
+        return 2 * int(math.log2(size)) - 2
+
+    def draw_at(self, size: int, codes: Tensor) -> Tensor:
+        """The RGB (B, 3, size, size) that the layers up to `size` px make of codes (B, rows or more, dim) in Z+,
+        without noise."""
+        dtype, rows = feature_dtype(self.constant), self.rows_at(size)
+        with without_autocast(self.constant):
+            w_plus = self.mapping(codes[:, :rows].to(self.constant.dtype))
+            none = [self.constant.new_zeros(1, 1, side, side) for side in self.noise_sizes()[: rows - 1]]
+            return self.synthesize(w_plus, none, dtype=dtype, rows=rows)
+
+    def up_to(self, size: int) -> Generator:
+        """A generator of `size` px with copies of these layers."""
+        small = Generator(size, style_dim=self.style_dim, mapping_layers=self.mapping_layers, channels=self.channels)
+        own = self.state_dict()
+        small.load_state_dict({key: own[key] for key in small.state_dict()})
+        return small.to(self.constant.device)
+
     def synthesize(
         self,
         w_plus: Tensor,
@@ -120,14 +140,15 @@ class Generator(nn.Module):
         residuals: Sequence[Callable[[Tensor], Tensor]] = (),
         dtype: torch.dtype | None = None,
         styled_weights: Mapping[int, Tensor] | None = None,
+        rows: int | None = None,
     ) -> Tensor:
-        """The image of W+ codes (B, rows, dim).
+        """The image of W+ codes (B, rows, dim), or, with fewer `rows`, what the layers that read them make of them.
 
         `residuals[i]`, if there is one, maps the output of convolution i; `styled_weights[i]` is its weight for a style
         that all images share (StyledConv.styled_weight).
         """
         x = self.constant.to(dtype).expand(len(w_plus), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        return self._continue(0, x, None, w_plus, noise, residuals, styled_weights or {})
+        return self._continue(0, x, None, w_plus, noise, residuals, styled_weights or {}, rows or self.rows)
 
     def _continue(
         self,
@@ -138,10 +159,11 @@ class Generator(nn.Module):
         noise: Sequence[Tensor],
         residuals: Sequence[Callable[[Tensor], Tensor]],
         styled_weights: Mapping[int, Tensor],
+        rows: int,
     ) -> Tensor:
         """The image, from features and RGB before convolution `first` on."""
         one_by_one = len(w_plus) > 1 and x.device.type == "cpu" and not torch.is_grad_enabled()
-        for i in range(first, self.rows - 1):
+        for i in range(first, rows - 1):
             if one_by_one and i == ONE_BY_ONE_FROM:
                 # a processor is no faster on four large maps than on one, and one takes a quarter of the memory
                 singles = []
@@ -149,7 +171,7 @@ class Generator(nn.Module):
                     own_noise = [maps if len(maps) == 1 else maps[n : n + 1] for maps in noise]
                     one = slice(n, n + 1)
                     singles.append(
-                        self._continue(i, x[one], image[one], w_plus[one], own_noise, residuals, styled_weights)
+                        self._continue(i, x[one], image[one], w_plus[one], own_noise, residuals, styled_weights, rows)
                     )
                 return torch.cat(singles)
 

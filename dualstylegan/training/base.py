@@ -17,6 +17,7 @@ from torch import Tensor
 from dualstylegan.choices import STRUCTURE_ROWS
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
+from dualstylegan.networks.residual_encoder import ResidualEncoder
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import BasePhase, BaseTraining
@@ -35,6 +36,9 @@ from dualstylegan.training.portraits import resized
 
 SHOWN = 8  # photos in a grid
 JUDGED = {"relu2_1": 1.0, "relu3_1": 1.0}  # relu1_1 says little that L1 does not, and costs more than both
+# Where L1 counts more, in an aligned crop: middle x, y and half the width, height
+FACE = (0.5, 0.56, 0.28, 0.36)
+PARTS = ((0.38, 0.475, 0.1, 0.07), (0.62, 0.475, 0.1, 0.07), (0.5, 0.735, 0.15, 0.09))  # eyes and mouth
 RAMP = 0.05  # early on, the average reaches back over this share of the images seen: Karras et al. 2020 (ADA)
 
 
@@ -50,7 +54,7 @@ class BaseStage(AdversarialStage):
         settings: BaseTraining,
         *,
         generator: Generator,
-        encoder: SmallEncoder,
+        encoder: SmallEncoder | ResidualEncoder,
         adversary: Adversary | None,
         photos: Portraits,
         shown: Tensor,
@@ -77,14 +81,28 @@ class BaseStage(AdversarialStage):
             processes=processes,
         )
         self.kept["photos"] = photos
+        if isinstance(encoder, ResidualEncoder):
+            encoder.passes = phase.passes or settings.passes
+        # an encoder of several passes sees photos as they are from the start; the other one, as large as is drawn
+        self.seen_px = max(phase.size, encoder.input_size) if settings.passes > 1 else phase.size
+        self.attention = attention(phase.size, phase.face).to(shown.device) if phase.face else None
 
     def draw(self, step: int) -> Batch:
-        return {"real": jitter(self.photos.next(self.per_process), self.phase.jitter, self.phase.size)}
+        photos = jitter(self.photos.next(self.per_process), self.phase.jitter, self.seen_px)
+        return {"photos": photos, "real": resized(photos, self.phase.size)}
 
     def _codes(self, photos: Tensor) -> Tensor:
         """Codes (B, rows, dim) in Z+ of photos, for as many rows as the generator of this size has."""
-        rows = self.generator.rows
-        return self.encoder(resized(photos, self.encoder.input_size), rows=range(rows))[:, :rows]
+        return self._looks(photos)[0]
+
+    def _looks(self, photos: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Codes, and what the encoder saw of its own work on the way."""
+        rows, photos = self.generator.rows, resized(photos, self.encoder.input_size)
+        if isinstance(self.encoder, ResidualEncoder):
+            codes, seen = self.encoder.all_passes(photos, rows=range(rows))
+        else:
+            codes, seen = self.encoder(photos, rows=range(rows)), []
+        return codes[:, :rows], seen
 
     def _random(self, codes: Tensor) -> Tensor:
         """Codes of faces that nobody has: two photos' rows crossed, and jittered."""
@@ -93,35 +111,42 @@ class BaseStage(AdversarialStage):
 
     def render(self, batch: Batch) -> Tensor:
         """As many of the batch as `phase.random` says are random faces, the others reconstructions."""
-        codes = self._codes(batch["real"])
+        codes = self._codes(batch["photos"])
         count = round(self.phase.random * len(codes))
         codes = torch.cat([self._random(codes)[:count], codes[count:]])
         return self.generator(codes, noise=self.generator.fresh_noise(len(codes)))
 
-    def _taken_apart(self, photos: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Codes of photos, what they should become, and how many of those, the first ones, are no real photo.
+    def _taken_apart(self, photos: Tensor) -> tuple[Tensor, Tensor, int, list[Tensor]]:
+        """Codes of photos, what they should become, how many of those, the first ones, are no real photo; and what the
+        encoder saw of its own work on the photos.
 
         A share `recolor` of the photos is also seen in other colours. A photo's structure rows with the colour rows of
         its recoloured copy must give the copy, and the other way round: so colours, and nothing else, go where styles
         look for them.
         """
-        codes, count = self._codes(photos), round(self.settings.recolor * len(photos))
+        (codes, seen), count = self._looks(photos), round(self.settings.recolor * len(photos))
         if not count:
-            return codes, photos, 0
+            return codes, photos, 0, seen
         copies = recolor(photos[:count])
         copied = self._codes(copies)
         recolored = count // 2
         structure = torch.cat([codes[:recolored, :STRUCTURE_ROWS], copied[recolored:, :STRUCTURE_ROWS]])
         color = torch.cat([copied[:recolored, STRUCTURE_ROWS:], codes[recolored:count, STRUCTURE_ROWS:]])
         mixed = torch.cat([structure, color], dim=1)
-        return torch.cat([mixed, codes[count:]]), torch.cat([copies[:recolored], photos[recolored:]]), recolored
+        return torch.cat([mixed, codes[count:]]), torch.cat([copies[:recolored], photos[recolored:]]), recolored, seen
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         phase = self.phase
-        codes, targets, recolored = self._taken_apart(batch["real"])
+        codes, targets, recolored, seen = self._taken_apart(batch["photos"])
+        targets = resized(targets, phase.size)
         images = self.generator(codes, noise=self.generator.fresh_noise(len(codes)))
 
-        terms = {"l1": phase.l1 * (images - targets).abs().mean()}
+        apart = (images - targets).abs()
+        terms = {"l1": phase.l1 * (apart if self.attention is None else apart * self.attention).mean()}
+        if phase.first_pass and seen:
+            px = min(phase.size, seen[0].shape[-1])
+            photos = resized(batch["photos"], px)
+            terms["first_pass"] = phase.first_pass * sum((resized(early, px) - photos).abs().mean() for early in seen)
         if phase.perceptual:
             features, wanted = self.perception.features(images, tuple(JUDGED)), self._features(targets)
             terms["perceptual"] = phase.perceptual * perceptual_loss(features, wanted, JUDGED).mean()
@@ -158,12 +183,28 @@ class BaseStage(AdversarialStage):
         """Photos, their reconstructions, and random faces from their codes, by the averaged networks."""
         with self.averaged():
             codes = self._codes(self.shown)
+            shown = resized(self.shown, self.phase.size)
             crossed = torch.cat([codes[:, :STRUCTURE_ROWS], codes.roll(1, dims=0)[:, STRUCTURE_ROWS:]], dim=1)
             halves = torch.cat([codes[:, :3], codes.roll(2, dims=0)[:, 3:]], dim=1)
-            rows = [self.shown, *(self.generator(code) for code in (codes, crossed, halves))]
+            rows = [shown, *(self.generator(code) for code in (codes, crossed, halves))]
         labels = ["photo", "reconstruction", "next one's colours", "rows 3 and up of another"]
         pictures = [from_tensor(row) for row in rows]
         return strip(*pictures, row_labels=labels, height_px=max(96, self.phase.size))
+
+
+def attention(size: int, face: float) -> Tensor:
+    """How much each pixel (1, 1, size, size) of an aligned crop counts, of mean 1: the face `face` times more than what
+    is around it, eyes and mouth as much again; mirrored alike, with soft edges."""
+    at = (torch.arange(size) + 0.5) / size
+    y, x = at[:, None], at[None]
+
+    def inside(middle_x: float, middle_y: float, half_width: float, half_height: float) -> Tensor:
+        radius = (((x - middle_x) / half_width) ** 2 + ((y - middle_y) / half_height) ** 2).sqrt()
+        return ((1.25 - radius) / 0.5).clamp(0, 1)
+
+    parts = torch.stack([inside(*part) for part in PARTS]).amax(0)
+    weight = 1 + face * (inside(*FACE) + parts)
+    return (weight / weight.mean())[None, None]
 
 
 def recolor(images: Tensor) -> Tensor:
@@ -194,6 +235,6 @@ def grow(small: Generator | None, large: Generator) -> Generator:
 
 
 @torch.no_grad()
-def photo_codes(encoder: SmallEncoder, photos: Portraits, batch: int = 64) -> Tensor:
+def photo_codes(encoder: SmallEncoder | ResidualEncoder, photos: Portraits, batch: int = 64) -> Tensor:
     """The code of every photo, (N, rows, dim) in Z+: what the base draws random faces from."""
     return torch.cat([encode(encoder, part).cpu() for part in photos.batches(batch)])

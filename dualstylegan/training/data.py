@@ -26,7 +26,7 @@ from torch import Tensor
 from dualstylegan.errors import BadFileError, DualStyleGANError, NoFaceError, TrainingError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.faces.crop import crop_face
-from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix
+from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix, mouth_opening
 from dualstylegan.faces.faces_json import faces_of, read_faces_json
 from dualstylegan.faces.find import Detector, make_detector
 from dualstylegan.media.images import Picture, from_tensor, read_picture
@@ -37,7 +37,8 @@ from dualstylegan.runtime.interrupts import uninterrupted
 from dualstylegan.training.portraits import Portrait, load_portrait
 
 CROPS, LEFT_OUT, INDEX = "crops", "left-out", "portraits.json"
-MARK = "dsg-made-from"  # PNG text key
+MARK, MOUTH = "dsg-made-from", "dsg-mouth"  # PNG text keys
+OPEN_MOUTH = 0.15  # the gap between the lips, in mouth widths, from which on a mouth is open
 AT_ONCE = 16  # pictures decoded and searched together
 MEMORY_BYTES = 2 * 1024**3  # crops up to this much are kept in memory
 
@@ -80,7 +81,7 @@ def prepare_portraits(
     mine = sorted(sources)[rank::processes]
     yield Event("plan", verb, stage="data", current=0, total=len(mine))
 
-    held_out, others = split_held_out(sources, data.held_out, data.held_out_person)
+    held_out, others = held_out_of(sources, data)
     strict = set(others)
     jobs = [_Job(name, sources[name], crop_path(folder, name), name in strict) for name in mine]
     left_out: dict[str, str] = {}
@@ -155,6 +156,29 @@ def list_portraits(data: Data) -> dict[str, Path]:
     return {name: named[name] for name in wanted}
 
 
+def held_out_of(names: Sequence[str], data: Data) -> tuple[list[str], list[str]]:
+    """(held out, free to train on), sorted: what the recipe's rules make of these names. Whoever is held out by one
+    rule is not trained on by another: a picture of such a person is in neither list."""
+    among = [name for name in names if not data.held_out_among or _matches(name, data.held_out_among)]
+    chosen, _ = split_held_out(among, data.held_out, data.held_out_person)
+    if data.held_out_people:
+        of = [name for name in names if not data.held_out_people_of or _matches(name, data.held_out_people_of)]
+        chosen += [name for name in of if drawn_by_hash(person_of(name, data.held_out_person), data.held_out_people)]
+    people = {person_of(name, data.held_out_person) for name in chosen}
+    return sorted({*chosen}), sorted(name for name in names if person_of(name, data.held_out_person) not in people)
+
+
+def person_of(name: str, person: str) -> str:
+    """Who a picture shows: what the pattern's groups say, or the name itself where it does not match."""
+    match = re.search(person, name) if person else None
+    return "/".join(group or "" for group in match.groups() or (match[0],)) if match else name
+
+
+def drawn_by_hash(person: str, share: float) -> bool:
+    """Whether this person is one of a share of all people, whoever else there is."""
+    return int.from_bytes(hashlib.sha256(person.encode()).digest()[:8], "big") < share * 2**64
+
+
 def split_held_out(names: Sequence[str], count: int, person: str = "") -> tuple[list[str], list[str]]:
     """(held out, free to train on): `count` names of `count` different people, and all names of other people.
 
@@ -163,10 +187,6 @@ def split_held_out(names: Sequence[str], count: int, person: str = "") -> tuple[
     it does not match is a person of its own.
     """
 
-    def person_of(name: str) -> tuple[str | None, ...] | str:
-        match = re.search(person, name) if person else None
-        return match.groups() or (match[0],) if match else name
-
     def order(name: str) -> tuple[str, str]:
         return hashlib.sha256(name.rsplit("/", 1)[-1].encode()).hexdigest(), name
 
@@ -174,8 +194,8 @@ def split_held_out(names: Sequence[str], count: int, person: str = "") -> tuple[
     for name in sorted(names, key=order):
         if len(chosen) == count:
             break
-        chosen.setdefault(person_of(name), name)
-    return sorted(chosen.values()), sorted(name for name in names if person_of(name) not in chosen)
+        chosen.setdefault(person_of(name, person), name)
+    return sorted(chosen.values()), sorted(name for name in names if person_of(name, person) not in chosen)
 
 
 def crop_path(folder: Path, name: str) -> Path:
@@ -257,7 +277,7 @@ class _Aligner:
         for (place, (picture, mark)), faces in zip(todo.items(), found, strict=True):
             job = jobs[place]
             try:
-                _write_crop(job.crop, self._crop(job, picture, faces), mark)
+                _write_crop(job.crop, *self._crop(job, picture, faces), mark)
             except (BadFileError, NoFaceError, UsageError) as error:
                 reasons[place] = str(error)
         return reasons
@@ -277,20 +297,23 @@ class _Aligner:
             self._detector = make_detector(self.data.detector)
         return self._detector.find([picture.pixels for picture in pictures])
 
-    def _crop(self, job: _Job, picture: Picture, faces: Sequence[Face]) -> np.ndarray:
-        """uint8 (size, size, 3). Raises BadFileError, NoFaceError, UsageError."""
+    def _crop(self, job: _Job, picture: Picture, faces: Sequence[Face]) -> tuple[np.ndarray, float | None]:
+        """uint8 (size, size, 3), and how far the mouth is open where landmarks say. Raises BadFileError, NoFaceError,
+        UsageError."""
+        mouth = None
         if self.data.alignment == "aligned":
-            return _aligned_already(picture, self.size, job.source)
+            return _aligned_already(picture, self.size, job.source), mouth
         if self.data.alignment == "template":
             matrix = ffhq_matrix(template_points(self.data.template, picture.width, picture.height))
         else:
             faces = faces if self.data.alignment == "landmarks" else self._faces_given(job)
             if not faces:
                 raise NoFaceError(f"{job.source}: no face was found.")
-            matrix = max(faces, key=lambda face: face.width).crop_from_photo
+            face = max(faces, key=lambda face: face.width)
+            matrix, mouth = face.crop_from_photo, float(mouth_opening(face.points))
         if job.strict:
             _demand_good(matrix, picture, self.data, job.source)
-        return from_tensor(crop_face(picture.pixels, matrix, self.size))
+        return from_tensor(crop_face(picture.pixels, matrix, self.size)), mouth
 
     def _faces_given(self, job: _Job) -> Sequence[Face]:
         faces = faces_of(self._given, Source(job.source, Path(job.name)))
@@ -335,17 +358,19 @@ def _aligned_already(picture: Picture, size: int, source: Path) -> np.ndarray:
     return np.asarray(Image.fromarray(picture.pixels).resize((size, size), Image.Resampling.LANCZOS))
 
 
-def _write_crop(path: Path, pixels: np.ndarray, mark: str) -> None:
+def _write_crop(path: Path, pixels: np.ndarray, mouth: float | None, mark: str) -> None:
     text = PngInfo()
     text.add_text(MARK, mark)
+    if mouth is not None:
+        text.add_text(MOUTH, f"{mouth:.3f}")
     with whole_file(path) as temporary:
         Image.fromarray(pixels).save(temporary, pnginfo=text, compress_level=1)
 
 
-def _mark_of(path: Path) -> str | None:
+def _mark_of(path: Path, key: str = MARK) -> str | None:
     try:
         with Image.open(path) as image:
-            return image.info.get(MARK)
+            return image.info.get(key)
     except (OSError, SyntaxError):
         return None
 
@@ -353,8 +378,44 @@ def _mark_of(path: Path) -> str | None:
 # ------------------------------------------------------------------------------------------------------------- drawing
 
 
+def weights_of(portraits: Sequence[Portrait], data: Data, shares: Mapping[str, float] | None = None) -> list[float]:
+    """How often each portrait is to be drawn, in means of all: `shares` (else data.shares) and data.open_mouths.
+
+    What fits a pattern makes up its share of all that is drawn, however many there are; the first pattern that fits
+    counts. The rest, and every pattern that nothing fits, is shared evenly among the others. Within its share a picture
+    with an open mouth is drawn `open_mouths` times as often as another.
+    """
+    shares = shares or data.shares
+    groups: dict[str | None, list[int]] = {}
+    for index, portrait in enumerate(portraits):
+        fitting = next((pattern for pattern in shares if _matches(portrait.name, (pattern,))), None)
+        groups.setdefault(fitting, []).append(index)
+    taken = sum(shares[pattern] for pattern in groups if pattern is not None)
+    if taken > 1 + 1e-9 or (None in groups and taken >= 1):
+        raise TrainingError(f"The shares {dict(shares)} leave nothing for the other portraits: they must sum to less.")
+
+    eager = [1.0] * len(portraits)
+    if data.open_mouths > 1:
+        eager = [data.open_mouths if mouth_is_open(portrait.path) else 1.0 for portrait in portraits]
+    weights = [0.0] * len(portraits)
+    for pattern, members in groups.items():
+        share = 1 - taken if pattern is None else shares[pattern] / (1.0 if None in groups else taken)
+        whole = sum(eager[index] for index in members)
+        for index in members:
+            weights[index] = share * len(portraits) * eager[index] / whole
+    return weights
+
+
+def mouth_is_open(crop: Path) -> bool:
+    """What the landmarks said when this crop was made; False where nothing is known."""
+    return float(_mark_of(crop, MOUTH) or 0) > OPEN_MOUTH
+
+
 class Portraits:
     """Aligned portraits, drawn without end: each once an epoch, in an order of its own every epoch.
+
+    With `weights`, one number per portrait, each as often as its weight says: w times an epoch when their mean is 1,
+    rounded up or down by chance.
 
     What is drawn depends on `seed`, `rank`, `processes` and the number drawn so far, on nothing else: processes never
     draw the same, and a run that goes on draws what it would have drawn. With `flip`, a fair coin mirrors each picture
@@ -370,6 +431,7 @@ class Portraits:
         rank: int = 0,
         processes: int = 1,
         flip: bool = False,
+        weights: Sequence[float] | None = None,
         device: torch.device | str = "cpu",
         memory_bytes: int = MEMORY_BYTES,
     ):
@@ -378,6 +440,7 @@ class Portraits:
         self.portraits, self.size, self.flip = tuple(portraits), size, flip
         self.names = tuple(portrait.name for portrait in self.portraits)
         self.seed, self.rank, self.processes, self.device = seed, rank, processes, torch.device(device)
+        self.weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
         self.drawn = 0
         self._epoch: tuple[int, list[int], list[bool]] | None = None
         self._kept = None
@@ -427,7 +490,11 @@ class Portraits:
         if self._epoch is None or self._epoch[0] != epoch:
             digest = hashlib.sha256(f"{self.seed}/portraits/{epoch}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-            order = torch.randperm(len(self), generator=generator).tolist()
+            order = torch.randperm(len(self), generator=generator)
+            if self.weights is not None:
+                order = order[_evenly_by_weight(self.weights[order], generator)]
+                order = order[torch.randperm(len(self), generator=generator)]
+            order = order.tolist()
             self._epoch = epoch, order, (torch.rand(len(self), generator=generator) < 0.5).tolist()
         return self._epoch[1][place], self.flip and self._epoch[2][place]
 
@@ -437,3 +504,11 @@ class Portraits:
         with uninterrupted(), ThreadPoolExecutor(4) as readers:
             pixels = list(readers.map(lambda path: from_tensor(load_portrait(path, self.size)), paths))
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+
+
+def _evenly_by_weight(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """As many indices as there are weights, each as often as its weight says, rounded up or down: a comb with one tooth
+    for every index to be drawn, laid by chance over the weights end to end."""
+    ends = weights.cumsum(0) / weights.sum()
+    teeth = (torch.arange(len(weights), dtype=torch.float64) + torch.rand((), generator=generator)) / len(weights)
+    return torch.searchsorted(ends, teeth, right=True).clamp(max=len(weights) - 1)
