@@ -15,7 +15,7 @@ from dsgcli.align import align
 from dsgcli.destylize import destylize
 from dsgcli.doctor import doctor
 from dsgcli.refine import refine
-from dsgcli.report import speaks
+from dsgcli.report import print_failure, speaks
 from dsgcli.sample import sample
 from dsgcli.styles import app as styles
 from dsgcli.stylize import stylize
@@ -86,10 +86,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
+    verb = next((argument for argument in arguments if not argument.startswith("-")), "dsg")
+    verb = verb if "--json" in arguments else None
     try:
+        _refuse_empty(arguments)
         status = app(arguments, prog_name="dsg", standalone_mode=False)
     except (DualStyleGANError, typer.TyperException) as error:
-        return _explain(error, debug)
+        return _explain(error, debug, verb)
     except KeyboardInterrupt:
         status = INTERRUPTED
     except SystemExit as leaving:  # SIGTERM, a process of several that ends because another failed, a closed pipe
@@ -97,14 +100,22 @@ def _run(arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        _say(f"unexpected {type(error).__name__}: {error}{'' if debug else ' (--debug shows where)'}.")
+        _say(f"unexpected {type(error).__name__}: {error}{'' if debug else ' (--debug shows where)'}.", error, verb)
         return 1
     if status in (INTERRUPTED, TERMINATED) and speaks():
         _say("interrupted." if status == INTERRUPTED else "terminated.")
     return status if isinstance(status, int) else 0
 
 
-def _explain(error: DualStyleGANError | typer.TyperException, debug: bool) -> int:
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raises UsageError for `dsg stylize "$F"` with F not set: an empty path is the current folder elsewhere."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if not argument or (argument.startswith("--") and argument.endswith("=") and "=" not in argument[:-1]):
+            where = f" after {before}" if before.startswith("-") else f" ({argument})" if argument else ""
+            raise UsageError(f"An argument is empty{where}: is a variable of the shell not set?")
+
+
+def _explain(error: DualStyleGANError | typer.TyperException, debug: bool, verb: str | None) -> int:
     """One line for the user. Several processes make a mistake of usage together; one of them says so."""
     if debug:
         traceback.print_exc()
@@ -116,12 +127,16 @@ def _explain(error: DualStyleGANError | typer.TyperException, debug: bool) -> in
         wrong = error.format_message().replace("Value error, ", "").rstrip()
         message, status = wrong + ("" if wrong.endswith((".", "?")) else ".") + hint, error.exit_code
     if status != UsageError.exit_status or speaks():
-        _say(message)
+        _say(message, error, verb)
     return status
 
 
-def _say(line: str) -> None:
-    print(f"dsg: {' '.join(line.split())}", file=sys.stderr)
+def _say(line: str, error: BaseException | None = None, verb: str | None = None) -> None:
+    """To a person; and with --json to a script, as an event of `verb`, unless that is done."""
+    line = " ".join(line.split())
+    if verb and error is not None and not getattr(error, "is_told", False):
+        print_failure(verb, line)
+    print(f"dsg: {line}", file=sys.stderr)
 
 
 def _terminate(number: int, frame: Any) -> None:

@@ -9,11 +9,11 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, closing, suppress
+from typing import Any
 
-if TYPE_CHECKING:
-    from dualstylegan.events import Event
+from dualstylegan.errors import failure
+from dualstylegan.events import Event
 
 DRAWN = ("left_s",)  # what bars show of themselves
 
@@ -28,7 +28,8 @@ def show(events: Iterable[Event], *, json: bool = False, answer: bool = False) -
     if not speaks():
         return _consume(events, lambda event: None)
     if json:
-        return _consume(events, _print_json)
+        with closing(_JsonLines()) as lines:
+            return lines.print_all(events)
     with ExitStack() as stack:
         reporter = Reporter(answer=answer, bars=stack.enter_context(_bars()) if sys.stderr.isatty() else None)
         stack.callback(reporter.end)  # what has failed is named after Ctrl-C and errors too
@@ -51,6 +52,40 @@ def _consume(events: Iterable[Event], take: Callable[[Event], None]) -> int:
         if close:  # interrupted here, the verb still has files and threads to put away
             close()
     return status
+
+
+class _JsonLines:
+    """Events as lines of JSON. What begins with a plan ends with a summary, whatever comes between."""
+
+    def __init__(self):
+        self._verb: str | None = None  # of a plan that has no summary yet
+        self._counts: Counter[str] = Counter()
+
+    def print_all(self, events: Iterable[Event]) -> int:
+        try:
+            return _consume(events, self._take)
+        except Exception as error:
+            if self._verb:
+                print_failure(self._verb, failure(error))
+                error.is_told = True
+            raise
+
+    def _take(self, event: Event) -> None:
+        self._counts[event.kind] += 1
+        self._verb = {"plan": event.verb, "summary": None}.get(event.kind, self._verb)
+        _print_json(event)
+
+    def close(self) -> None:
+        if self._verb:
+            counts = {kind: self._counts[kind] for kind in ("done", "skipped", "failed")}
+            said = ", ".join(f"{number} {kind}" for kind, number in counts.items())
+            with suppress(OSError):  # whoever read this may be gone
+                _print_json(Event("summary", self._verb, message=f"ended early: {said}", data=counts))
+
+
+def print_failure(verb: str, message: str) -> None:
+    """A line of JSON for what failed as a whole: a mistake of usage, a model that cannot be had."""
+    _print_json(Event("failed", verb, message=message))
 
 
 def _print_json(event: Event) -> None:

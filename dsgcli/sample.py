@@ -68,11 +68,12 @@ def sample(
     if blend is not None and fix:
         raise UsageError("--blend keeps the content fixed and moves the style; leave out --fix.")
 
-    from dualstylegan.sample import Sampling, sample_blend, sample_portraits
+    from dualstylegan.sample import Sampling, sample_blend, sample_output, sample_portraits
 
+    sample_output(out, blend=blend is not None, frames=frames)  # refused before a style is loaded, or fetched
     sampling = Sampling(style, settings, notify=lambda line: typer.echo(line, err=True))
     if blend is None:
-        events = sample_portraits(sampling, out or "samples", count=number, seed=seed, fix=fix or ())
+        events = sample_portraits(sampling, out, count=number, seed=seed, fix=fix or ())
     else:
         exemplars = [which.strip() for which in blend.split(",")]
         events = sample_blend(sampling, exemplars, out, steps=steps, frames=frames, fps=fps, seed=seed)

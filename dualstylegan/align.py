@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
+from dualstylegan.errors import BadFileError, UsageError, failure
 from dualstylegan.events import Event, Kind
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face
-from dualstylegan.faces.faces_json import entry_of, faces_of, read_entries, read_faces_json, write_entries
+from dualstylegan.faces.faces_json import check_known, entry_of, faces_of, read_entries, read_faces_json, write_entries
 from dualstylegan.faces.find import Detector, make_detector
 from dualstylegan.media.images import Picture, from_tensor, read_picture, write_picture
-from dualstylegan.media.paths import Source, expand_inputs, is_complete, output_folder
+from dualstylegan.media.mark import is_marked
+from dualstylegan.media.paths import PassedOver, Source, expand_inputs, is_complete
+from dualstylegan.media.plan import Destination, Plan
 from dualstylegan.runtime.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
 
 VERB = "align"
@@ -58,27 +60,38 @@ def align_pictures(
         raise UsageError(f"--faces is all or largest, not '{faces}'.")
     if size < 0 or size > 8192:
         raise UsageError(f"--size is the side of a crop in pixels, up to 8192, or 0 for none; not {size}.")
-    folder = output_folder(output, "faces")
-    if folder is None:
+    out = Destination.of(output, "faces")
+    if out.folder is None:
         raise UsageError(f"-o {output}: align writes into a folder.")
-    sources = expand_inputs(inputs, exclude=folder, kinds=("picture",))
-    known = read_faces_json(landmarks) if landmarks else None
-    job = _Job(folder, size, _Record(folder / "faces.json"))
-    tasks = [_Task(source, stem) for source, stem in zip(sources, _stems(sources), strict=True)]
+    passed_over = PassedOver()
+    sources = expand_inputs(inputs, exclude=out.folder, kinds=("picture",), passed_over=passed_over, is_ours=is_marked)
+    known = read_faces_json(landmarks) if landmarks is not None else None
+    if known is not None:
+        check_known(known, [source for source in sources if not source.problem], landmarks)
+    record = _Record(out.folder / "faces.json")
+    plan = Plan([source.path for source in sources], also=[landmarks])
+    plan.add(record.path, "the list of faces")
+    for crop in record.crops_of_others({source.relative.as_posix() for source in sources}):
+        plan.keep(out.folder / crop, "an earlier crop")
+    crops = [[None]] * len(sources) if not size else plan.results(out, sources, suffix=".png", even=True)
+    tasks = [_Task(source, crop) for source, (crop,) in zip(sources, crops, strict=True)]
+    job = _Job(out.folder, size, record, plan)
     tally: Counter[str] = Counter()
 
     def work() -> Iterator[Event]:
+        if line := passed_over.line():
+            yield Event("note", VERB, message=line)
         todo = []
         for task in tasks:
             if task.source.problem:
-                yield task.event("failed", f"{task.source.path}: {task.source.problem}.")
+                yield task.event("failed", task.source.complaint)
             elif skip_existing and job.has(task):
                 yield task.event("skipped", "already there")
             else:
                 todo.append(task)
         if dry_run:
             for task in todo:
-                yield task.event("note", f"would become {folder / task.stem}.png")
+                yield task.event("note", f"would become {task.crop or record.path}")
             return
         finder = None
         if todo and known is None:
@@ -102,23 +115,16 @@ def align_pictures(
 
 @dataclass
 class _Task:
-    """One picture. `stem` is its largest crop's path below the output folder, without the extension."""
+    """One picture. `crop` is where its largest face goes, None where no crops are written."""
 
     source: Source
-    stem: str
+    crop: Path | None
     picture: Picture | None = None
     faces: list[Face] = field(default_factory=list)  # the largest first
 
     @property
     def file(self) -> str:
         return self.source.relative.as_posix()
-
-    @property
-    def crops(self) -> list[str]:
-        """The crops' paths below the output folder."""
-        return [
-            f"{self.stem}.png" if not number else f"{self.stem}-{number + 1}.png" for number in range(len(self.faces))
-        ]
 
     def event(self, kind: Kind, message: str | None = None, outputs: Sequence[Path] = ()) -> Event:
         paths = [str(path) for path in outputs]
@@ -127,8 +133,7 @@ class _Task:
 
     def failed(self, error: Exception) -> Event:
         log.debug("%s failed", self.source.path, exc_info=error)
-        known = isinstance(error, DualStyleGANError)
-        return self.event("failed", str(error) if known else f"{type(error).__name__}: {error}")
+        return self.event("failed", failure(error))
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ class _Job:
     folder: Path
     size: int
     record: _Record
+    plan: Plan
 
     def has(self, task: _Task) -> bool:
         """Whether an earlier run did all of this picture, at this size."""
@@ -149,16 +155,14 @@ class _Job:
 
     def write(self, task: _Task) -> list[Path]:
         """Cut and write every face of a picture, then note them; returns the files."""
-        written = []
-        for face, crop in zip(task.faces, task.crops, strict=True):
-            if self.size:
-                pixels = from_tensor(crop_face(task.picture.pixels, face.crop_from_photo, self.size))
-                write_picture(self.folder / crop, pixels)
-                written.append(self.folder / crop)
+        crops = self.plan.numbered(task.crop, len(task.faces)) if self.size else []
+        for face, crop in zip(task.faces, crops, strict=bool(self.size)):
+            write_picture(crop, from_tensor(crop_face(task.picture.pixels, face.crop_from_photo, self.size)))
+        names = [crop.relative_to(self.folder).as_posix() for crop in crops] or [None] * len(task.faces)
         size = self.size or None
-        entries = zip(task.faces, task.crops, strict=True)
-        self.record.set(task.file, [entry_of(task.file, face, crop if size else None, size) for face, crop in entries])
-        return written
+        entries = zip(task.faces, names, strict=True)
+        self.record.set(task.file, [entry_of(task.file, face, name, size) for face, name in entries])
+        return crops
 
 
 class _Record:
@@ -174,6 +178,12 @@ class _Record:
 
     def of(self, file: str) -> list[dict[str, Any]]:
         return self._of.get(file, [])
+
+    def crops_of_others(self, files: Collection[str]) -> Iterator[str]:
+        """The crops of pictures that are not among `files`: they stay."""
+        for file, entries in self._of.items():
+            if file not in files:
+                yield from (entry["crop"] for entry in entries if isinstance(entry.get("crop"), str))
 
     def set(self, file: str, entries: list[dict[str, Any]]) -> None:
         self._of[file] = entries
@@ -241,15 +251,6 @@ def _faces(
         if len(batch) == 1:
             return [error]
         return [_faces([task], finder, known)[0] for task in batch]  # one bad picture must not take the others along
-
-
-def _stems(sources: Sequence[Source]) -> list[str]:
-    """Each crop's path without extension: the picture's, or with its extension where two would be the same."""
-    plain = [PurePosixPath(source.relative.as_posix()).with_suffix("").as_posix() for source in sources]
-    counts = Counter(plain)
-    return [
-        stem if counts[stem] == 1 else source.relative.as_posix() for stem, source in zip(plain, sources, strict=True)
-    ]
 
 
 def _nbytes(picture: Picture) -> int:

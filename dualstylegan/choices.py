@@ -22,6 +22,7 @@ NO_FACE: tuple[str, ...] = get_args(NoFace)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 STRUCTURE_ROWS = 7  # one 4x4, two 8x8, two 16x16 and two 32x32 convolutions; the other rows are colour
+MOST_ROWS = 18  # of a model of 1024 px
 STRUCTURE, COLOR, TRUNCATION = 0.75, 1.0, 0.75  # the paper's, where neither the user nor the style says otherwise
 # Frames between which faces are followed. In drawn films of 640x360, looking in every one, or every 3, 5 or 8, costs
 # 104, 46, 34 or 29 ms of CPU a frame; smoothed, crops are as steady with each (they tremble by 0.006 px). But newcomers
@@ -38,6 +39,15 @@ def check_choice(what: str, value: str, known: Sequence[str]) -> None:
         raise UsageError(f"No {what} '{value}'.{did_you_mean(str(value), known)} There are {', '.join(known)}.")
 
 
+MOST_AMOUNT = 2.0  # of a style: beyond 1 it is exaggerated, beyond 2 nothing of a face is left
+
+
+def check_amount(what: str, value: float | None) -> None:
+    """Raises UsageError for an amount, of a style or of truncation, that is below 0, above MOST_AMOUNT or no number."""
+    if value is not None and not 0 <= value <= MOST_AMOUNT:
+        raise UsageError(f"{what} is 0 (none) to 1 (all of it), at most {MOST_AMOUNT:g}; not {value:g}.")
+
+
 def spell_precision(text: str) -> str:
     """A precision as it is written here, where that is accelerate's spelling of one: `bf16` is `bfloat16`."""
     return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(str(text), text)
@@ -50,6 +60,6 @@ def read_precision(text: str) -> str:
     return precision
 
 
-def row_weights(rows: int = 18, structure: float = STRUCTURE, color: float = COLOR) -> tuple[float, ...]:
+def row_weights(rows: int = MOST_ROWS, structure: float = STRUCTURE, color: float = COLOR) -> tuple[float, ...]:
     """`structure` for the structure rows, `color` for the others."""
     return (float(structure),) * STRUCTURE_ROWS + (float(color),) * (rows - STRUCTURE_ROWS)

@@ -49,3 +49,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the nearest of `known`, or an empty string. Starts with a space, to be appended."""
     near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def failure(error: BaseException) -> str:
+    """Why something failed, in one line, worded alike in all verbs: our own errors are sentences already."""
+    return str(error) if isinstance(error, DualStyleGANError) else f"{type(error).__name__}: {error}"

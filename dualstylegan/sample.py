@@ -19,8 +19,9 @@ from torch import Tensor
 from dualstylegan.errors import DualStyleGANError, UsageError, did_you_mean
 from dualstylegan.events import Event
 from dualstylegan.media.film.clip import CLIP_SUFFIXES, write_clip
-from dualstylegan.media.images import from_tensor, write_picture
+from dualstylegan.media.images import check_format, from_tensor, write_picture
 from dualstylegan.media.paths import kind_of
+from dualstylegan.media.plan import Destination, refuse_anothers
 from dualstylegan.media.sheets import PAPER, contact_sheet
 from dualstylegan.models.bundle import Style, load_style
 from dualstylegan.models.codes import extrinsic_code, parse_style
@@ -211,11 +212,34 @@ def blend_loop(exemplars: int, frames: int) -> Tensor:
 # The verb
 
 
+def sample_output(output: str | Path | None, *, blend: bool = False, frames: int | None = None) -> Path:
+    """Where samples go: a folder, or a sheet; a blend onto a sheet, with `frames` into a film. None: the default.
+
+    Raises UsageError, before anything is drawn, for what cannot be written, and where a default name is a file that
+    dsg has not made.
+    """
+    if output is None:
+        output = Path("blend.mp4" if frames is not None else "blend.png") if blend else Path("samples")
+        if not output.is_dir():
+            refuse_anothers(output)
+    out = Destination.of(output)
+    if out.template is not None:
+        raise UsageError(f"-o {output}: samples have no source to be named after. Name a folder or a file.")
+    if frames is not None:
+        if out.file is None or out.file.suffix.lower() not in CLIP_SUFFIXES:
+            raise UsageError(f"{output}: frames make a film; name it with {', '.join(CLIP_SUFFIXES)}.")
+    elif out.file is not None:
+        check_format(out.file)
+    elif blend:
+        raise UsageError(f"{output}: a blend is drawn on one sheet; name a picture, or give --frames for a film.")
+    return out.file or out.folder
+
+
 def sample_portraits(
-    sampling: Sampling, output: str | Path = "samples", *, count: int = 16, seed: int = 1, fix: Collection[str] = ()
+    sampling: Sampling, output: str | Path | None = None, *, count: int = 16, seed: int = 1, fix: Collection[str] = ()
 ) -> Iterator[Event]:
     """Draw `count` random portraits into a folder, one file each, or onto a sheet where `output` names a picture."""
-    output = Path(output)
+    output = sample_output(output)
     if count < 1:
         raise UsageError(f"The number of portraits is 1 or more, not {count}.")
     one_sheet = _names_a_picture(output)
@@ -251,23 +275,18 @@ def sample_blend(
 
     `output` is a picture (blend.png) or a film (blend.mp4).
     """
+    output = sample_output(output, blend=True, frames=frames)
     bank = sampling.style.bank
     numbers = [bank.index(which) for which in exemplars]
     if not 2 <= len(numbers) <= 4:
         raise UsageError(f"A blend is between two, three or four exemplars, not {len(numbers)}.")
     names = ", ".join(map(str, numbers))
     if frames is not None:
-        output = Path(output or "blend.mp4")
         if frames < 2 * len(numbers):
             raise UsageError(f"A loop through {len(numbers)} exemplars needs {2 * len(numbers)} frames or more.")
-        if output.suffix.lower() not in CLIP_SUFFIXES:
-            raise UsageError(f"{output}: frames make a film; name it with {', '.join(CLIP_SUFFIXES)}.")
         yield from _write_loop(sampling, numbers, output, frames, fps, seed)
         message = f"{frames} frames through exemplars {names} of {sampling.style.name} in {output}"
     else:
-        output = Path(output or "blend.png")
-        if not _names_a_picture(output):
-            raise UsageError(f"{output}: a blend is drawn on one sheet; name a picture, or give --frames for a film.")
         yield from _write_grid(sampling, numbers, output, steps, seed)
         message = f"Blends of exemplars {names} of {sampling.style.name} in {output}"
     yield Event("summary", "sample", output=str(output), message=message)

@@ -15,7 +15,8 @@ from PIL import Image
 from dualstylegan.choices import TRUNCATION
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event
-from dualstylegan.media.images import from_tensor
+from dualstylegan.media.images import from_tensor, write_picture
+from dualstylegan.media.plan import Destination, refuse_anothers
 from dualstylegan.media.sheets import contact_sheet
 from dualstylegan.models import zoo
 from dualstylegan.models.bundle import Style, load_style, read_header, read_thumbnails
@@ -64,8 +65,10 @@ def show_style(
     """Draw the numbered contact sheet of a style's exemplars to `output` (default: NAME.png here).
 
     A style without thumbnails has each code rendered on one fixed face, which is kept in the cache. `ids` is a list
-    such as "0-29,41,x.jpg". Raises UsageError for exemplars that do not exist.
+    such as "0-29,41,x.jpg". Raises UsageError for exemplars that do not exist, a sheet that cannot be written, and
+    where the default name is a file that dsg has not made.
     """
+    target = None if output is None else _sheet_place(output)
     folder = zoo.find_style(name)
     if folder is None:
         folder = yield from zoo.as_events(
@@ -74,6 +77,9 @@ def show_style(
     header = read_header(folder)
     count = len(header["exemplars"])
     bank = StyleBank(header["exemplars"], torch.empty(count, 1, 0), style=header["name"])  # names alone
+    if target is None:
+        target = Path(f"{header['name']}.png")
+        refuse_anothers(target)
     chosen = parse_ids(ids, bank) if ids else list(range(count))
     if not chosen:
         raise UsageError(f"Style '{name}' has no exemplars to show.")
@@ -92,8 +98,7 @@ def show_style(
     labels = [f"{i}  {Path(bank.names[i]).stem}" for i in chosen]
     title = f"{header['name']}: {count} exemplars, use as {header['name']}:NUMBER"
     sheet = contact_sheet([pictures[i] for i in chosen], labels, columns=columns, title=title)
-    target = Path(output) if output else Path(f"{header['name']}.png")
-    _write(sheet, target)
+    write_picture(target, sheet)
     data = {"exemplars": {str(i): bank.names[i] for i in chosen}, "rendered": thumbnails is None}
     yield Event("done", VERB, source=name, output=str(target), data=data)
     yield Event("summary", VERB, output=str(target), message=f"{target}: {len(chosen)} of {count} exemplars of {name}.")
@@ -203,12 +208,11 @@ def _keep(picture: np.ndarray, file: Path) -> None:
         Image.fromarray(picture).save(temporary, "PNG")
 
 
-def _write(sheet: np.ndarray, target: Path) -> None:
-    form = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(target.suffix.lower())
-    if form is None:
-        raise UsageError(f"A sheet is written as .png, .jpg or .webp, not as '{target.name}'.")
-    with whole_file(target) as temporary:
-        Image.fromarray(sheet).save(temporary, form, quality=92)
+def _sheet_place(output: str | Path) -> Path:
+    out = Destination.of(output)
+    if out.file is None or out.file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UsageError(f"-o {output}: a sheet is written as .png, .jpg or .webp.")
+    return out.file
 
 
 def _short(licence: str | None) -> str:

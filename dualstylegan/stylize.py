@@ -7,25 +7,27 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from dualstylegan.choices import NO_FACE
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
-from dualstylegan.faces.faces_json import read_faces_json
+from dualstylegan.faces.faces_json import check_known, read_faces_json
 from dualstylegan.media.detect import FRAME_SUFFIXES, numbered_pictures
 from dualstylegan.media.film.video import check_encoding, film_suffix, is_film
 from dualstylegan.media.images import check_format
-from dualstylegan.media.paths import Source, expand_inputs, is_complete, names_a_film, output_folder, plan_outputs
+from dualstylegan.media.mark import is_marked
+from dualstylegan.media.paths import PassedOver, Source, expand_inputs, is_complete, kept_apart
+from dualstylegan.media.plan import Destination, Plan, without_results
 from dualstylegan.models import zoo
-from dualstylegan.models.codes import parse_style
+from dualstylegan.models.codes import distinct_labels, parse_style
 from dualstylegan.models.convert import pull_style
 from dualstylegan.runtime.ranks import Ranks
 from dualstylegan.stylizing.film_report import FilmReport
 from dualstylegan.stylizing.films import restyle_film
 from dualstylegan.stylizing.photos import AddStrip, PhotoLine, StyleTask
 from dualstylegan.stylizing.settings import FilmOptions, StylizerSettings
-from dualstylegan.stylizing.sheets import Row, Sheets
+from dualstylegan.stylizing.sheets import MOMENTS, STRIPS_PER_SHEET, Row, Sheets
 from dualstylegan.stylizing.style_set import StyleSet
 from dualstylegan.stylizing.stylizer import Stylizer
 
@@ -71,31 +73,47 @@ def stylize_files(
     for style, times in Counter(style for style in styles if isinstance(style, str)).items():
         if times > 1:
             raise UsageError(f"The style {style} is named {times} times. Name it once.")
-    if sheet:
+    if sheet is not None:
         check_format(sheet)
-    known = read_faces_json(landmarks) if landmarks else None
-    folder = output_folder(output)
+    known = read_faces_json(landmarks) if landmarks is not None else None
+    out = Destination.of(output)
     ranks = Ranks(cpu=str(settings.device) == "cpu")
     inputs = list(inputs)
-    only_films = names_a_film(output)
-    sources = ranks.agree(lambda: [_with_writable_suffix(one) for one in _sources(inputs, folder, only_films)])
-    outputs = plan_outputs(output, sources, [label_of(style) for style in styles])
-    tasks = [StyleTask(VERB, source, row, _is_film(source)) for source, row in zip(sources, outputs, strict=True)]
+    requests = [style.request if isinstance(style, Stylizer) else parse_style(style) for style in styles]
+    read = [part.exemplar for request in requests for part in request.parts] + [landmarks]
+    labels = distinct_labels(requests)
+
+    def decide() -> tuple[Plan, list[StyleTask], str | None]:
+        """What there is to do, decided once: while one process plans none is writing yet."""
+        sources, passed_over = _sources(inputs, out)
+        sources = without_results(out, sources, labels, suffix=_result_suffix)
+        plan = Plan([source.path for source in sources], also=read)
+        outputs = plan.results(out, sources, labels, suffix=_result_suffix)
+        tasks = [StyleTask(VERB, source, row, _is_film(source)) for source, row in zip(sources, outputs, strict=True)]
+        if sheet is not None:
+            strips = sum(MOMENTS if task.is_film else 1 for task in tasks)
+            plan.pages(sheet, -(-strips // STRIPS_PER_SHEET), ranks.count)
+        return plan, tasks, passed_over
+
+    plan, tasks, passed_over = ranks.agree(decide)
     pictures, films = _by_kind(tasks)
-    for path in {path.suffix.lower(): path for task in films for path in task.outputs}.values():
-        check_encoding(path, film.codec, film.crf, film.preset)
+    if known is not None:
+        check_known(known, [task.source for task in pictures if not task.source.problem], landmarks)
+    _check_formats(tasks, film)
 
     tally = Counter()
 
     def work() -> Iterator[Event]:
         if ranks.speaks:
+            if passed_over:
+                yield Event("note", VERB, message=passed_over)
             for line in _out_of_place(film, bool(landmarks), len(pictures), len(films)):
                 yield Event("warning", VERB, message=line)
         todo = []
         for task in ranks.share(pictures) + ranks.share(films):
             task.wanted = [not (skip_existing and _is_there(path)) for path in task.outputs]
             if task.source.problem:
-                yield task.event("failed", task.source.problem)
+                yield task.event("failed", task.source.complaint)
             elif not any(task.wanted):
                 yield task.event("skipped", "already there")
             else:
@@ -117,7 +135,13 @@ def stylize_files(
         def add_strip(name: str, row: Row) -> Iterator[Event]:
             yield from map(_of_page, sheets.add(name, row))
 
-        line = PhotoLine(styles, crop=crop, no_face=no_face, known_faces=known, add_strip=add_strip if sheets else None)
+        line = PhotoLine(
+            styles,
+            portraits=plan.numbered if crop else None,
+            no_face=no_face,
+            known_faces=known,
+            add_strip=add_strip if sheets else None,
+        )
         yield from line.run(photos)
         for task in films:
             yield from _restyle_film(task, styles, film, no_face, add_strip if sheets else None)
@@ -125,7 +149,7 @@ def stylize_files(
 
     if ranks.speaks:
         yield Event("plan", VERB, total=len(tasks), data={"styles": [str(style) for style in styles]})
-    for event in ranks.gather(work, folder or Path()):
+    for event in ranks.gather(work, out.root or Path()):
         tally[event.kind] += 1
         if event.kind == "done":  # a film's faces are counted by its tracks
             tally["faces"] += event.data.get("tracks", event.data.get("faces", 0))
@@ -146,16 +170,6 @@ def _fetch(styles: Sequence[str | Stylizer], wplus: bool) -> Iterator[Event]:
 
 def _of_page(path: Path) -> Event:
     return Event("note", VERB, output=str(path), message=f"Before and after: {path}")
-
-
-def label_of(style: str | Stylizer) -> tuple[str, str | None]:
-    """A style's name and ID as file names show them: ("toon", "7"), ("anime", "42*0.7+17*0.3"), ("toon", None)."""
-    request = style.request if isinstance(style, Stylizer) else parse_style(style)
-    stems = [(PurePath(one).stem if PurePath(one).suffix else one, w) for one, w in request.parts if one is not None]
-    blended = "+".join(f"{PurePath(stem).name}*{weight:g}" if request.is_blend else stem for stem, weight in stems)
-    path = PurePath(request.name)
-    in_run = path.name == "style" and path.parent.name  # where a run folder keeps it: the run is what names it
-    return in_run or path.name, blended or None
 
 
 def _restyle_film(
@@ -196,21 +210,25 @@ def _progress(task: StyleTask, report: FilmReport) -> Event:
     return replace(task.event("progress"), current=report.frames, total=report.total, data=data)
 
 
-def _sources(inputs: Sequence[str | Path], exclude: Path | None, only_films: bool) -> Iterator[Source]:
-    """What the inputs name. In folders the frames of a film are not pictures, but together one film; where a film is
-    what must come out (`only_films`), so are any numbered pictures."""
+def _sources(inputs: Sequence[str | Path], out: Destination) -> tuple[list[Source], str | None]:
+    """What the inputs name, and what was passed over. In folders the frames of a film are not pictures, but together
+    one film; where a film is what must come out, so are any numbered pictures."""
+    passed_over = PassedOver()
     folders = [Path(item).resolve() for item in inputs if Path(item).is_dir()]
     films: dict[Path, bool] = {}
-    for source in expand_inputs(inputs, exclude=exclude):
+    found: list[Source] = []
+    for source in expand_inputs(inputs, exclude=out.root, passed_over=passed_over, is_ours=is_marked):
         folder = source.path.parent
         if folder not in films:
             searched = any(folder.resolve().is_relative_to(one) for one in folders)
-            films[folder] = searched and (numbered_pictures(folder) is not None if only_films else is_film(folder))
+            films[folder] = searched and (numbered_pictures(folder) is not None if out.is_film else is_film(folder))
             if films[folder]:
                 inside = source.relative.parent
-                yield Source(folder, Path(folder.resolve().name) if inside == Path() else inside)
+                relative = Path(folder.resolve().name) if inside == Path() else inside
+                found.append(Source(folder, relative, named=source.named))
         if not films[folder] or source.path.suffix.lower() not in FRAME_SUFFIXES:
-            yield source
+            found.append(source)
+    return kept_apart(found), passed_over.line()
 
 
 def _by_kind(tasks: Iterable[StyleTask]) -> tuple[list[StyleTask], list[StyleTask]]:
@@ -224,22 +242,35 @@ def _is_film(source: Source) -> bool:
     return not source.problem and (source.path.is_dir() or is_film(source.path))
 
 
-def _with_writable_suffix(source: Source) -> Source:
+def _result_suffix(source: Source) -> str:
     """Pictures become PNG where the source's suffix is no picture's, or GIF, which has but 256 colours; films Matroska
     where their container cannot be written."""
-    suffix = source.path.suffix.lower()
+    suffix = source.relative.suffix
     if source.path.is_dir():
-        return source
+        return suffix
     if _is_film(source):
         wanted = film_suffix(source.path)
-        return source if wanted == suffix else replace(source, relative=source.relative.with_suffix(wanted))
-    if source.kind == "picture" and suffix != ".gif":
-        return source
-    return replace(source, relative=source.relative.with_suffix(".png"))
+        return suffix if wanted == suffix.lower() else wanted
+    return suffix if source.kind == "picture" and suffix.lower() != ".gif" else ".png"
 
 
 def _is_there(path: Path) -> bool:
     return path.is_dir() or is_complete(path)
+
+
+def _check_formats(tasks: Sequence[StyleTask], film: FilmOptions) -> None:
+    """Raises UsageError where a result could not be written under its name."""
+    checked = set()
+    for task in tasks:
+        is_frames = task.is_film and task.source.path.is_dir()
+        for path in task.outputs:
+            if (key := (path.suffix.lower(), task.is_film, is_frames)) in checked:
+                continue
+            checked.add(key)
+            if task.is_film:
+                check_encoding(path, film.codec, film.crf, film.preset, frames=is_frames)
+            else:
+                check_format(path)
 
 
 def _out_of_place(film: FilmOptions, landmarks: bool, pictures: int, films: int) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -154,6 +155,105 @@ def test_pictures_of_one_name_keep_their_extensions(photos, tmp_path, detector):
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["a.jpg.png", "a.png.png"]
 
 
+def test_a_source_is_never_overwritten_by_its_crop(photos, tmp_path, detector, monkeypatch):
+    monkeypatch.chdir(photos)
+    Image.open("a.jpg").save("b.png")
+    before = {path: path.read_bytes() for path in photos.rglob("*.*")}
+    for inputs in (["b.png"], ["."], ["a.jpg", "b.png"]):
+        with pytest.raises(UsageError, match="overwrite"):
+            list(align_pictures(inputs, output=".", size=32, detector=detector))
+    Image.open("a.jpg").save("a.png")  # a photo of the user's, though nobody named it
+    with pytest.raises(UsageError, match=r"a.png would be overwritten, and dsg did not make it"):
+        list(align_pictures(["a.jpg"], output=".", size=32, detector=detector, dry_run=True))
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_faces_beside_a_picture_called_like_them_are_all_kept(photos, tmp_path, detector):
+    shutil.copy(photos / "sub" / "pair.png", photos / "k.png")
+    shutil.copy(photos / "a.jpg", photos / "k-2.png")
+    out = tmp_path / "faces"
+    for _ in range(2):  # again: the same names
+        list(align_pictures([photos / "k.png", photos / "k-2.png"], output=out, size=32, detector=detector))
+        crops = [entry["crop"] for entry in entries(out)]
+        assert sorted(crops) == sorted(path.name for path in out.glob("*.png")) == ["k-2.png", "k-3.png", "k.png"]
+    assert [entry["crop"] for entry in entries(out) if entry["file"] == "k-2.png"] == ["k-2.png"]
+
+
+def test_crops_in_the_photos_own_folder_are_no_photos_the_next_time(photos, tmp_path, detector):
+    (photos / "blank.png").unlink(), (photos / "sub" / "pair.png").unlink()
+    for _ in range(2):
+        events = list(align_pictures([photos], output=photos, size=32, detector=detector))
+        assert kinds(events) == {"a.jpg": "done", "b.jpg": "done"}
+        assert sorted(path.name for path in photos.rglob("*.png")) == ["a.png", "b.png"]
+    assert any(event.kind == "note" and "2 that dsg made" in event.message for event in events)
+    other = list(align_pictures([photos], output=tmp_path / "elsewhere", size=32, detector=detector))
+    assert other[0].total == 2
+    again = list(align_pictures([photos / "a.png"], output=tmp_path / "named", size=32, detector=detector))
+    assert again[0].total == 1, "named outright, it is an input"
+
+
+def test_an_earlier_crop_of_another_picture_stays(photos, tmp_path, detector):
+    out = tmp_path / "faces"
+    list(align_pictures([photos / "a.jpg"], output=out, size=32, detector=detector))
+    before = (out / "a.png").read_bytes()
+    Image.open(photos / "sub" / "b.jpg").save(photos / "a.bmp")
+    list(align_pictures([photos / "a.bmp"], output=out, size=32, detector=detector))
+    assert (out / "a.png").read_bytes() == before
+    assert {entry["file"]: entry["crop"] for entry in entries(out)} == {"a.jpg": "a.png", "a.bmp": "a.bmp.png"}
+
+
+def test_two_photos_of_one_name_are_two_in_faces_json(photos, tmp_path, detector, monkeypatch):
+    monkeypatch.chdir(photos)
+    for folder in ("x", "y"):
+        Path(folder).mkdir()
+        shutil.copy("a.jpg", f"{folder}/me.jpg")
+    list(align_pictures(["x/me.jpg", "y/me.jpg"], output=tmp_path / "out", size=32, detector=detector))
+    assert [(entry["file"], entry["crop"]) for entry in entries(tmp_path / "out")] == [
+        ("x/me.jpg", "x/me.png"), ("y/me.jpg", "y/me.png")
+    ]  # fmt: skip
+
+
+def test_a_name_that_is_no_text_takes_nothing_from_the_others(photos, tmp_path, detector):
+    odd = photos / os.fsdecode(b"caf\xe9.jpg")
+    try:
+        shutil.copy(photos / "a.jpg", odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    out = tmp_path / "faces"
+    list(align_pictures([odd, photos / "a.jpg"], output=out, size=32, detector=detector))
+    assert {entry["file"] for entry in entries(out)} == {odd.name, "a.jpg"}
+    assert (out / odd.with_suffix(".png").name).exists()
+    again = list(align_pictures([odd], output=tmp_path / "two", size=32, landmarks=out / "faces.json"))
+    assert again[-1].data["done"] == 1
+    assert kinds(list(align_pictures([odd], output=out, size=32, skip_existing=True)))[odd.name] == "skipped"
+
+
+def test_names_as_long_as_they_may_be_are_cut_short(photos, tmp_path, detector):
+    name = "肖" * 83 + ".png"  # 253 bytes: with -2 too long
+    shutil.copy(photos / "sub" / "pair.png", photos / name)
+    events = list(align_pictures([photos / name], output=tmp_path / "out", size=32, detector=detector))
+    assert events[-1].data["failed"] == 0 and len(list((tmp_path / "out").glob("*.png"))) == 2
+
+
+def test_a_faces_json_is_not_written_over_by_what_it_was_read_for(photos, tmp_path, detector):
+    list(align_pictures([photos / "a.jpg"], output=tmp_path / "one", size=32, detector=detector))
+    given = tmp_path / "one" / "faces.json"
+    before = given.read_bytes()
+    with pytest.raises(UsageError, match="overwrite"):
+        list(align_pictures([photos / "a.jpg"], output=tmp_path / "one", size=64, landmarks=given))
+    assert given.read_bytes() == before
+
+
+def test_a_faces_json_that_knows_none_of_the_photos_is_said_at_once(photos, tmp_path, detector):
+    list(align_pictures([photos / "a.jpg"], output=tmp_path / "one", size=32, detector=detector))
+    given = tmp_path / "one" / "faces.json"
+    with pytest.raises(UsageError, match=r"mentions none of the 2 pictures given .*a.jpg"):
+        list(align_pictures([photos / "sub"], output=tmp_path / "two", landmarks=given, dry_run=True))
+    bom = tmp_path / "bom.json"
+    bom.write_text(given.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert list(align_pictures([photos / "a.jpg"], output=tmp_path / "3", size=32, landmarks=bom))[-1].data["done"] == 1
+
+
 def test_a_dry_run_writes_nothing(photos, tmp_path, detector):
     events = list(align_pictures([photos], output=tmp_path / "out", detector=detector, dry_run=True))
     assert not (tmp_path / "out").exists()
@@ -161,7 +261,17 @@ def test_a_dry_run_writes_nothing(photos, tmp_path, detector):
 
 
 def test_wrong_questions_are_refused_before_any_work(photos, tmp_path):
-    for wrong in ({"faces": "some"}, {"size": -1}, {"output": tmp_path / "x.png"}):
+    for wrong in (
+        {"faces": "some"},
+        {"size": -1},
+        {"output": tmp_path / "x.png"},
+        {"output": "x.heic"},
+        {"output": "-"},
+        {"output": "{stem}"},
+        {"output": photos / "a.jpg"},
+        {"output": photos / "a.jpg" / "faces"},
+        {"output": ""},
+    ):
         with pytest.raises(UsageError):
             next(align_pictures([photos], **wrong))
     assert not (tmp_path / "faces").exists()

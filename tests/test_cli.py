@@ -227,6 +227,69 @@ def test_json_is_one_event_per_line_and_nothing_else(capsys):
     assert all(list(event) == list(events[0]) for event in events)
 
 
+@pytest.mark.parametrize(
+    ("error", "status"), [(DualStyleGANError("the disk is full."), 1), (UsageError("No."), 2), (ValueError("odd"), 1)]
+)
+def test_a_plan_in_json_has_its_summary_however_it_ends(capsys, command, error, status):
+    def act(json: bool = False) -> None:
+        def breaking():
+            yield from list(job())[:3]
+            raise error
+
+        show(breaking(), json=json)
+
+    assert command(act)(["act", "--json"]) == status
+    said = capsys.readouterr()
+    events = [json.loads(line) for line in said.out.splitlines()]
+    assert [event["event"] for event in events] == ["plan", "note", "done", "failed", "summary"]
+    assert str(error) in events[-2]["message"] and events[-1]["data"] == {"done": 1, "skipped": 0, "failed": 0}
+    assert said.err.count("\n") == 1
+
+
+def test_an_interrupted_plan_in_json_has_its_summary(capsys, command):
+    def act(json: bool = False) -> None:
+        def stopped():
+            yield from list(job())[:1]
+            raise KeyboardInterrupt
+
+        show(stopped(), json=json)
+
+    assert command(act)(["act", "--json"]) == 130
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["plan", "summary"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["stylize", "a.jpg", "--stile", "x", "--json"],
+        ["align", "missing/*.jpg", "-o", "x.png", "--json"],
+        ["stylize", "a.jpg", "-s", "tooon:7", "--json"],
+        ["styles", "show", "tooon", "--json"],
+        ["sample", "-s", "toon", "-n", "0", "--json"],
+        ["train", "nosuch", "--json"],
+        ["destylize", "nosuch", "--json"],
+        ["refine", "nosuch", "--json"],
+        ["stylize", "", "-s", "toon:7", "--json"],
+    ],
+)
+def test_mistakes_of_usage_are_events_too(capsys, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert entry.main(arguments) == 2
+    said = capsys.readouterr()
+    (event,) = map(json.loads, said.out.splitlines())
+    assert (event["event"], event["verb"]) == ("failed", arguments[0])
+    assert event["message"] in said.err and said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "styles"])
+def test_an_empty_argument_is_a_variable_that_is_not_set(verb, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in ([""], ["a.jpg", "-o", ""], ["a.jpg", "--out="], ["a.jpg", "-s", ""]):
+        assert entry.main([verb, *arguments]) == 2
+        assert "empty" in capsys.readouterr().err
+
+
 def test_json_holds_what_json_cannot(capsys):
     import numpy as np
 

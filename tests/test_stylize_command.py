@@ -143,6 +143,106 @@ def test_sources_are_never_overwritten(style):
     assert Path("in/a.png").read_bytes() == before
 
 
+def again(command, *, times: int = 2) -> list[Event]:
+    """Events of the last of several runs, which all write the same files."""
+    seen = []
+    for _ in range(times):
+        events = command()
+        seen.append(files("."))
+    assert seen[0] == seen[-1]
+    return events
+
+
+README_TEMPLATE = "out/{parent}/{stem}.{style}-{id}.{ext}"
+
+
+def test_a_second_run_does_not_take_the_first_ones_results(style):
+    save("a.png"), save("sub/b.jpg"), save("c.bmp")
+    events = again(lambda: run(".", f"{style}:1", output=README_TEMPLATE))
+    assert by_kind(events) == {"done": ["a.png", "b.jpg", "c.bmp"]}
+    events = run(".", f"{style}:1", output=README_TEMPLATE, skip_existing=True)
+    assert by_kind(events) == {"skipped": ["a.png", "b.jpg", "c.bmp"]}
+    assert run(".", f"{style}:2", output=README_TEMPLATE)[0].total == 3
+    assert len(files("out")) == 6
+    assert run(".", f"{style}:1", output="elsewhere")[0].total == 5, "only a BMP bears no mark"
+
+
+@pytest.mark.parametrize("out", [".", "{parent}/{stem}.{style}-{id}.{ext}", "{style}/{id}/{parent}/{stem}.{ext}"])
+def test_results_beside_the_photos_are_no_photos_the_next_time(style, out):
+    save("a.png"), save("sub/b.jpg"), save("sub/c.bmp")
+    styles = [f"{style}:1", f"{style}:2"]
+    events = again(lambda: run(".", styles, output=out))
+    assert by_kind(events) == {"done": ["a.png", "b.jpg", "c.bmp"]}
+    assert by_kind(run(".", styles, output=out, skip_existing=True)) == {"skipped": ["a.png", "b.jpg", "c.bmp"]}
+
+
+def test_a_list_of_all_there_is_does_not_name_results(style, monkeypatch):
+    import io
+
+    save("a.png"), save("sub/b.png")
+
+    def listed() -> list[Event]:
+        names = "\n".join(str(path) for path in sorted(Path().rglob("*.png")))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(names.encode())))
+        return run("-", f"{style}:1")
+
+    assert by_kind(again(listed)) == {"done": ["a.png", "b.png"]}
+
+
+def test_results_named_outright_are_restyled(style):
+    save("a.png")
+    run("a.png", f"{style}:1")
+    assert by_kind(run("stylized", f"{style}:2", output="twice")) == {"done": ["a.png"]}
+    assert by_kind(run("stylized/a.png", f"{style}:2", output="thrice")) == {"done": ["a.png"]}
+
+
+def test_what_other_verbs_have_drawn_is_no_photo(style, tmp_path):
+    from dualstylegan.styles import show_style
+
+    save("a.png")
+    list(show_style(style))
+    run("a.png", f"{style}:1", sheet="sheet.png")
+    assert main(["sample", "-s", style, "-n", "2", "--device", "cpu"]) == 0
+    assert by_kind(run(".", f"{style}:1")) == {"done": ["a.png"]}
+
+
+def test_sources_that_would_have_one_result_get_two(style):
+    save("in/a.gif"), save("in/a.png"), save("in/a.jpg")
+    for out in ("out", "named/{stem}.{ext}"):
+        run("in", f"{style}:1", output=out)
+    assert files("out") == files("named") == ["a.gif.png", "a.jpg", "a.png"]
+    save("x/me.png"), save("y/me.png")
+    run(["x/me.png", "y/me.png"], f"{style}:1", output="both")
+    assert files("both") == ["x/me.png", "y/me.png"]
+
+
+def test_two_portraits_of_one_name_as_exemplars(style):
+    save("a.png"), save("x/me.png"), save("y/me.png", drawn_photo(seed=4))
+    run("a.png", [f"{style}:x/me.png", f"{style}:y/me.png"])
+    assert files("stylized") == ["a.tiny-x_me.png", "a.tiny-y_me.png"]
+
+
+def test_faces_beside_a_picture_called_like_them_are_all_kept(style):
+    save("a.png", drawn_photo(faces=TWO_FACES)), save("a-2.png")
+    events = run(["a.png", "a-2.png"], f"{style}:1", crop=True)
+    assert files("stylized") == ["a-2.png", "a-3.png", "a.png"]
+    outputs = {Path(e.source).name: e.data["outputs"] for e in events if e.kind == "done"}
+    assert outputs == {"a.png": ["stylized/a.png", "stylized/a-3.png"], "a-2.png": ["stylized/a-2.png"]}
+
+
+def test_a_sheet_overwrites_nothing_that_is_read_or_written(style):
+    for name in ("a", "s-2"):
+        save(f"in/{name}.png")
+    for number in range(45):  # more than a page
+        save(f"in/{number:02}.png")
+    save("me.png")
+    before = {name: Path(name).read_bytes() for name in files(".")}
+    for sheet in ("in/a.png", "in/s.png", "stylized/a.png", "./in/../in/a.png", "me.png"):
+        with pytest.raises(UsageError, match="the sheet"):
+            run("in", f"{style}:me.png", sheet=sheet)
+    assert before == {name: Path(name).read_bytes() for name in files(".")}, "nothing touched"
+
+
 def test_strips_of_before_and_after(style):
     save("in/a.png"), save("in/b.png", drawn_photo(240, 320))
     events = run("in", [f"{style}:0", f"{style}:1"], sheet="sheets/strips.png")
@@ -330,6 +430,40 @@ def test_what_cannot_be_asked_is_refused_before_any_work(style):
 
 
 # The command
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-o", "out/{stem}"], ["-o", "x.mp4"], ["-o", "x.heic"], ["-o", "x.pdf"], ["-o", "-"], ["-o", "file.txt"],
+        ["-o", "file.txt/out"], ["-o", "out/{id:03d}.png"], ["-o", "o/{stem}.svg"], ["-o", "n" * 300], ["-o", "a.png"],
+        ["--sheet", "sheet"], ["--sheet", "s.mp4"], ["--sheet", "a.png"], ["--sheet", "file.txt/s.png"],
+        ["--sheet", "-"], ["--sheet", ""], ["--landmarks", ""], ["--landmarks", "other.json"],
+        ["--structure", "1e30"], ["--structure", "nan"], ["--color", "inf"], ["--truncation", "inf"],
+        ["--truncation", "nan"], ["--weights", "-3"], ["--weights", "1x99999999999"], ["--weights", "1e9x18"],
+        ["--weights", "0x18,1x11"], ["--weights", "7x18"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused_by_a_dry_run_too(style, arguments, capsys):
+    save("a.png"), Path("file.txt").write_text("a file")
+    Path("other.json").write_text(json.dumps({"faces": []}))
+    before = files(".")
+    for more in ([], ["--dry-run"]):
+        assert main(["stylize", "a.png", "-s", f"{style}:1", "--device", "cpu", *arguments, *more]) == 2
+        said = capsys.readouterr()
+        assert said.err.startswith("dsg: ") and said.err.count("\n") == 1 and not said.out
+    assert files(".") == before
+
+
+def test_what_is_passed_over_in_folders_is_one_line(style, capsys):
+    save("in/a.png")
+    for name in ("b.txt", "c.txt", "d.HEIC", "noend"):
+        Path("in", name).write_bytes(b"?")
+    assert main(["stylize", "in", "-s", f"{style}:1", "--device", "cpu"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "passed over" in line]
+    assert len(lines) == 1
+    assert all(words in lines[0] for words in ("2 .txt", "1 .heic", "1 without suffix", "pillow-heif"))
 
 
 def test_exit_statuses_of_the_command(style, capsys):

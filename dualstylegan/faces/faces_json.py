@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def read_faces_json(path: str | os.PathLike) -> dict[str, list[Face]]:
 def read_entries(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The entries as they stand in the file; each has a `file`. Raises BadFileError."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadFileError(f"{path}: {error.strerror or error}.") from None
     except ValueError as error:
@@ -56,11 +56,20 @@ def read_entries(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def write_entries(path: str | os.PathLike, entries: list[dict[str, Any]]) -> None:
     """Write the file whole or not at all, one face per line."""
-    lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+    lines = ",\n".join(_as_json(entry) for entry in entries)
     with whole_file(path) as temporary:
         temporary.write_text(
             f'{{"format": "{FORMAT}", "version": {VERSION}, "faces": [\n{lines}\n]}}\n', encoding="utf-8"
         )
+
+
+def _as_json(entry: dict[str, Any]) -> str:
+    line = json.dumps(entry, ensure_ascii=False)
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:  # a file's name that is no UTF-8: JSON can hold it escaped
+        return json.dumps(entry)
+    return line
 
 
 def entry_of(file: str, face: Face, crop: str | None = None, size: int | None = None) -> dict[str, Any]:
@@ -86,6 +95,15 @@ def faces_of(known: Mapping[str, list[Face]], source: Source) -> list[Face] | No
             return known[name]
     same_name = [name for name in known if name.rsplit("/", 1)[-1] == source.path.name]
     return known[same_name[0]] if len(same_name) == 1 else None
+
+
+def check_known(known: Mapping[str, list[Face]], sources: Sequence[Source], path: str | os.PathLike) -> None:
+    """Raises UsageError where a faces.json, read from `path`, mentions none of the pictures it was given for."""
+    if sources and all(faces_of(known, source) is None for source in sources):
+        about = f"it knows {len(known)}, such as {next(iter(known))}" if known else "it is empty"
+        raise UsageError(
+            f"{path} mentions none of the {len(sources)} pictures given ({about}). Is it another folder's?"
+        )
 
 
 def _face(entry: dict[str, Any], where: str) -> Face:

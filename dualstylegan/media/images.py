@@ -26,6 +26,7 @@ from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError, feature
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.media.exif import exif_for, exif_of
+from dualstylegan.media.mark import mark
 from dualstylegan.media.palettes import with_palette
 from dualstylegan.media.profiles import is_srgb, png_words, profile_of, srgb_profile, transform
 from dualstylegan.runtime.files import whole_file
@@ -316,6 +317,7 @@ def write_picture(
             del extra["compression"]  # Pillow's compressed TIFFs cannot hold EXIF's inner tables
     if like.dpi and form in _MOST_DPI and all(0 < value <= _MOST_DPI[form] for value in like.dpi):
         extra["dpi"] = like.dpi
+    mark(form, extra)
     with whole_file(path) as temporary:
         try:
             _save(image, temporary, form, extra)
@@ -367,7 +369,7 @@ def _format_of(path: Path) -> str:
     Image.init()
     form = Image.registered_extensions().get(path.suffix.lower())
     form = {"MPO": "JPEG"}.get(form, form)
-    if form not in Image.SAVE or (form == "AVIF" and not features.check("avif")):
+    if form not in Image.SAVE or form in ("PDF", "EPS") or (form == "AVIF" and not features.check("avif")):
         raise UsageError(f"Cannot write {path.name}: '{path.suffix}' is no picture format. Try .jpg, .png or .webp.")
     return form
 

@@ -1,18 +1,18 @@
-"""Which files go in, and where results come out."""
+"""Which files go in."""
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
-import re
-import string
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from dualstylegan.errors import UsageError, did_you_mean
+from dualstylegan.errors import UsageError
 from dualstylegan.runtime.files import is_temporary
 
 PICTURE_SUFFIXES = frozenset(
@@ -23,7 +23,32 @@ FILM_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"}
     | {".wmv", ".flv", ".3gp", ".ogv"}
 )
-FIELDS = ("stem", "ext", "parent", "style", "id")
+# No folder is called so, though dsg does not look for such files in folders and cannot write most of them.
+OTHER_SUFFIXES = frozenset(
+    {
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jxl",
+        ".jxr",
+        ".svg",
+        ".pdf",
+        ".eps",
+        ".psd",
+        ".xcf",
+        ".ico",
+        ".icns",
+        ".exr",
+        ".hdr",
+        ".qoi",
+    }
+    | {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".jpx", ".pbm", ".pcx"}
+    | {".mxf", ".asf", ".h264", ".264", ".h265", ".265", ".hevc", ".vob", ".m2v", ".mp2", ".ogg", ".ogm", ".dv", ".y4m"}
+    | {".rm", ".rmvb", ".swf", ".f4v", ".3g2", ".m2p", ".divx", ".wtv", ".mp3", ".wav", ".m4a", ".flac", ".aac"}
+)
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+HEIF_HINT = "'pip install pillow-heif' lets dsg read .heic"
+MEDIA_SUFFIXES = PICTURE_SUFFIXES | FILM_SUFFIXES | OTHER_SUFFIXES
 
 Kind = Literal["picture", "film", "unknown"]
 
@@ -41,17 +66,44 @@ class Source:
     """One input file, and its place in the tree of results.
 
     `relative` is what is kept below the output folder: the path under the folder that was named, or the file's name
-    alone. `problem` is one line where the input cannot be used (missing, a folder that cannot be listed); such a source
-    is to be reported as failed and the others go on.
+    alone; no two sources of a command share it. `problem` is one line where the input cannot be used (missing, a folder
+    that cannot be listed); such a source is to be reported as failed and the others go on. `named` says that the user
+    named this very file, and did not find it in a folder, by a pattern or in a list.
     """
 
     path: Path
     relative: Path
     problem: str | None = None
+    named: bool = True
 
     @property
     def kind(self) -> Kind:
         return kind_of(self.path)
+
+    @property
+    def complaint(self) -> str:
+        """The problem as it is told."""
+        return f"{self.path}: {self.problem}."
+
+
+class PassedOver:
+    """What was found in folders and is no input, counted by suffix."""
+
+    def __init__(self):
+        self.suffixes: Counter[str] = Counter()
+        self.ours = 0
+
+    def line(self) -> str | None:
+        """One line for the user, or None where everything was taken."""
+        said = [f"{number} {suffix or 'without suffix'}" for suffix, number in self.suffixes.most_common(8)]
+        if (more := sum(self.suffixes.values()) - sum(n for _, n in self.suffixes.most_common(8))) > 0:
+            said.append(f"{more} others")
+        if self.ours:
+            said.append(f"{self.ours} that dsg made (name them to take them)")
+        if not said:
+            return None
+        hint = f"; {HEIF_HINT}" if HEIF_SUFFIXES & self.suffixes.keys() else ""
+        return f"passed over in folders: {', '.join(said)}{hint}"
 
 
 def expand_inputs(
@@ -60,40 +112,81 @@ def expand_inputs(
     exclude: str | os.PathLike | None = None,
     kinds: Sequence[Kind] = ("picture", "film"),
     stdin: BinaryIO | None = None,
+    passed_over: PassedOver | None = None,
+    is_ours: Callable[[Path], bool] = lambda path: False,
 ) -> list[Source]:
     """Files, folders (recursive), glob patterns and `-` (names on stdin, one a line or NUL-separated), each file once.
 
     In folders only pictures and films (`kinds`) count, hidden and temporary files are passed over, and so is `exclude`,
-    the folder the results go to. A file named outright is taken whatever its suffix. What cannot be used comes back as
-    a Source with a `problem`. Raises UsageError when the inputs name nothing at all.
+    the folder the results go to, unless it or what is in it was named. A file named outright is taken whatever its
+    suffix. Where files that `is_ours` (dsg has made them) stand among others, they are passed over too. What cannot be
+    used comes back as a Source with a `problem`. Raises UsageError when the inputs name nothing at all, or one of them
+    is empty.
     """
     inputs = list(inputs)
-    excluded = None if exclude is None else Path(exclude).resolve()
+    if any(not os.fspath(item).strip() for item in inputs):
+        raise UsageError("An input is empty. Is a variable of the shell not set?")
+    seen = PassedOver() if passed_over is None else passed_over
+    walk = _Walk(kinds, None if exclude is None else Path(exclude).resolve(), seen)
     found: list[Source] = []
     for item in inputs:
         text = os.fspath(item)
         if text == "-":
-            for name in _names_on(stdin or sys.stdin.buffer):
-                found += _expand_one(Path(name), kinds, excluded, keep_tree=True)
+            some = [one for name in _names_on(stdin or sys.stdin.buffer) for one in walk.listed(Path(name))]
         elif _is_pattern(text):
-            found += _expand_pattern(text, kinds, excluded)
+            some = list(walk.pattern(text))
         else:
-            found += _expand_one(Path(text), kinds, excluded)
+            some = list(walk.one(Path(text)))
+        others = [one for one in some if one.named or one.problem or not is_ours(one.path)]
+        if any(not one.problem for one in others):  # else just what dsg has made is meant
+            seen.ours += len(some) - len(others)
+            some = others
+        found += some
 
     unique: dict[str, Source] = {}
     for source in found:
-        unique.setdefault(os.path.realpath(source.path), source)
+        real = os.path.realpath(source.path)
+        if real not in unique or (source.named and not unique[real].named):
+            unique[real] = replace(unique[real], named=True) if real in unique else source
     if not unique:
         wanted = " or ".join(f"{kind}s" for kind in kinds)
         named = ", ".join("stdin" if os.fspath(item) == "-" else os.fspath(item) for item in inputs[:3]) or "nothing"
-        raise UsageError(f"No {wanted} in {named}{', ...' if len(inputs) > 3 else ''}.")
-    return list(unique.values())
+        why = f" ({line})" if (line := seen.line()) else ""
+        raise UsageError(f"No {wanted} in {named}{', ...' if len(inputs) > 3 else ''}{why}.")
+    return kept_apart(list(unique.values()))
+
+
+def kept_apart(sources: list[Source]) -> list[Source]:
+    """Where two sources have one place in the tree, because two folders or files were named, the tree begins at the
+    folder above these for all that lies in them: x/me.jpg and y/me.jpg stay x/me.jpg and y/me.jpg."""
+    counts = Counter(source.relative for source in sources)
+    roots = {_root(source) for source in sources if counts[source.relative] > 1}
+    if len(roots) < 2:
+        return sources
+    above = os.path.commonpath(roots)
+    return [
+        replace(source, relative=Path(os.path.relpath(os.path.abspath(source.path), above)))  # noqa: PTH100
+        if _root(source) in roots
+        else source
+        for source in sources
+    ]
+
+
+def _root(source: Source) -> str:
+    """The folder, absolute, under which `relative` is a source's path."""
+    path = Path(os.path.abspath(source.path))  # noqa: PTH100 - links are not followed
+    depth = len(source.relative.parts)
+    return os.fspath(path.parents[depth - 1] if path.parts[-depth:] == source.relative.parts else path.parent)
 
 
 def _names_on(stream: BinaryIO) -> list[str]:
     listing = stream.read()
     if isinstance(listing, str):
         listing = os.fsencode(listing)
+    if listing.startswith(codecs.BOM_UTF8):  # as editors and shells of Windows write lists
+        listing = listing.removeprefix(codecs.BOM_UTF8)
+    elif listing.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        listing = os.fsencode(listing.decode("utf-16", errors="replace"))
     separator = b"\0" if b"\0" in listing else b"\n"
     names = (name.removesuffix(b"\r") for name in listing.split(separator))
     return [os.fsdecode(name) for name in names if name.strip()]
@@ -103,23 +196,6 @@ def _is_pattern(text: str) -> bool:
     return glob.has_magic(text) and not os.path.lexists(text)
 
 
-def _expand_pattern(pattern: str, kinds: Sequence[Kind], excluded: Path | None) -> Iterator[Source]:
-    """Quoted patterns reach us unexpanded; `**` crosses folders. The tree is kept below the pattern's fixed part."""
-    pattern = str(Path(pattern).expanduser())
-    fixed = Path(*_until_magic(Path(pattern).parts))
-    matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob shows hidden files
-    if not matches:
-        yield Source(Path(pattern), Path(Path(pattern).name), "no file matches this pattern")
-    for match in map(Path, matches):
-        if _inside(match, excluded):
-            continue
-        if match.is_dir():
-            if "**" not in pattern:  # with **, what is inside matches by itself
-                yield from _walk(match, fixed, kinds, excluded)
-        elif kind_of(match) in kinds:
-            yield Source(match, match.relative_to(fixed))
-
-
 def _until_magic(parts: Sequence[str]) -> Iterator[str]:
     for part in parts[:-1]:
         if glob.has_magic(part):
@@ -127,185 +203,84 @@ def _until_magic(parts: Sequence[str]) -> Iterator[str]:
         yield part
 
 
-def _expand_one(path: Path, kinds: Sequence[Kind], excluded: Path | None, keep_tree: bool = False) -> Iterator[Source]:
-    relative = Path(path.name)
-    if keep_tree and not path.is_absolute() and ".." not in path.parts:
-        relative = path  # `find . -name '*.jpg' | dsg stylize -` keeps find's tree
-    if path.is_dir():
-        excluded = None if excluded == path.resolve() else excluded
-        yield from _walk(path, path.parent if keep_tree and relative == path else path, kinds, excluded)
-    elif not os.path.lexists(path):
-        yield Source(path, relative, "no such file")
-    elif not path.is_file() and not path.is_fifo():
-        yield Source(path, relative, "not a file" if path.exists() else "a link that leads nowhere")
-    else:
-        yield Source(path, relative)
+class _Walk:
+    """What inputs lead to: `kinds` of files, outside of the folder `excluded`; others are counted in `passed_over`."""
 
+    def __init__(self, kinds: Sequence[Kind], excluded: Path | None, passed_over: PassedOver):
+        self.kinds, self.excluded, self.passed_over = kinds, excluded, passed_over
 
-def _walk(folder: Path, root: Path, kinds: Sequence[Kind], excluded: Path | None) -> Iterator[Source]:
-    """Every picture below `folder`, sorted, links followed, each real folder entered once."""
-    entered: set[str] = set()
-    unlisted: list[OSError] = []
-    for here, folders, files in os.walk(folder, followlinks=True, onerror=unlisted.append):
-        entered.add(os.path.realpath(here))
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and not _inside(Path(here, name), excluded)
-            and os.path.realpath(Path(here, name)) not in entered
-        )
-        for name in sorted(files):
-            path = Path(here, name)
-            if kind_of(path) in kinds and not is_temporary(path):
-                yield Source(path, path.relative_to(root))
-    for error in unlisted:
-        path = Path(error.filename)
-        yield Source(path, Path(path.name), f"the folder cannot be listed: {error.strerror}")
+    def one(self, path: Path) -> Iterator[Source]:
+        """A file or a folder that was named."""
+        if path.is_dir():
+            yield from self._folder(path, path)
+        else:
+            yield _file(path, Path(path.name), named=True)
 
+    def listed(self, path: Path) -> Iterator[Source]:
+        """A name of a list: `find . -name '*.jpg' | dsg stylize -` keeps find's tree."""
+        is_below = not path.is_absolute() and ".." not in path.parts
+        if path.is_dir():
+            yield from self._folder(path, path.parent if is_below else path)
+        elif not self._is_excluded(path):
+            yield _file(path, path if is_below else Path(path.name), named=False)
 
-def _inside(path: Path, folder: Path | None) -> bool:
-    return folder is not None and path.resolve().is_relative_to(folder)
+    def pattern(self, pattern: str) -> Iterator[Source]:
+        """Quoted patterns reach us unexpanded; `**` crosses folders. The tree is kept below their fixed part."""
+        pattern = str(Path(pattern).expanduser())
+        fixed = Path(*_until_magic(Path(pattern).parts))
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob shows hidden files
+        if not matches:
+            yield Source(Path(pattern), Path(Path(pattern).name), "no file matches this pattern")
+        for match in map(Path, matches):
+            if self._is_excluded(match):
+                continue
+            if match.is_dir():
+                if "**" not in pattern:  # with **, what is inside matches by itself
+                    yield from self._folder(match, fixed)
+            elif self._is_wanted(match):
+                yield Source(match, match.relative_to(fixed), named=False)
 
+    def _folder(self, folder: Path, root: Path) -> Iterator[Source]:
+        """Every picture below `folder`, sorted, links followed, each real folder entered once."""
+        entered: set[str] = set()
+        unlisted: list[OSError] = []
+        inside = self._is_excluded(folder)  # named for itself
+        for here, folders, files in os.walk(folder, followlinks=True, onerror=unlisted.append):
+            entered.add(os.path.realpath(here))
+            folders[:] = sorted(
+                name
+                for name in folders
+                if not name.startswith(".")
+                and (inside or not self._is_excluded(Path(here, name)))
+                and os.path.realpath(Path(here, name)) not in entered
+            )
+            for name in sorted(files):
+                path = Path(here, name)
+                if self._is_wanted(path):
+                    yield Source(path, path.relative_to(root), named=False)
+        for error in unlisted:
+            path = Path(error.filename)
+            yield Source(path, Path(path.name), f"the folder cannot be listed: {error.strerror}")
 
-def output_folder(out: str | os.PathLike | None, default: str = "stylized") -> Path | None:
-    """The folder results go to where `out` (the -o option) names one; None where it is a file name or a template."""
-    if out is None:
-        return Path(default)
-    return None if _is_template(out) or _is_file_name(out) else Path(out)
-
-
-def _is_template(out: str | os.PathLike) -> bool:
-    return "{" in os.fspath(out) and not Path(out).exists()
-
-
-def _is_file_name(out: str | os.PathLike) -> bool:
-    text = os.fspath(out)
-    return not text.endswith(("/", os.sep)) and kind_of(text) != "unknown" and not Path(text).is_dir()
-
-
-def names_a_film(out: str | os.PathLike | None) -> bool:
-    """Whether what comes out can only be a film: `out` is the name of one, or a template for such names."""
-    if out is None or not (_is_template(out) or _is_file_name(out)):
+    def _is_wanted(self, path: Path) -> bool:
+        if is_temporary(path):
+            return False
+        if kind_of(path) in self.kinds and (path.is_file() or path.is_symlink()):  # no pipes, sockets, devices
+            return True
+        self.passed_over.suffixes[path.suffix.lower()] += 1
         return False
-    return kind_of(out) == "film" or Path(out).suffix.lower() == ".gif"
+
+    def _is_excluded(self, path: Path) -> bool:
+        return self.excluded is not None and path.resolve().is_relative_to(self.excluded)
 
 
-def output_path(
-    out: str | os.PathLike | None,
-    source: Source,
-    *,
-    style: str | None = None,
-    style_id: str | None = None,
-    several_styles: bool = False,
-    suffix: str | None = None,
-    default: str = "stylized",
-) -> Path:
-    """Where the result of one source belongs.
-
-    `out` is a folder (then the tree and the file's name are kept, with `.STYLE-ID` before the extension when several
-    styles run), a file name, or a template with the fields {stem} {ext} {parent} {style} {id}. None is `default` in the
-    current folder. `suffix` (".png") replaces the source's own. Raises UsageError for unknown fields and when the
-    result would overwrite its source.
-    """
-    suffix = source.relative.suffix if suffix is None else suffix
-    label = f"{_slug(style)}-{_slug(style_id)}" if style_id is not None else _slug(style)
-    if out is not None and _is_template(out):
-        path = Path(
-            _fill(
-                os.fspath(out),
-                stem=source.relative.stem,
-                ext=suffix.removeprefix("."),
-                parent=source.relative.parent.as_posix(),
-                style=_slug(style),
-                id=_slug(style_id),
-            )
-        )
-    elif out is not None and _is_file_name(out):
-        path = Path(out)
-        if several_styles:
-            path = path.with_name(f"{path.stem}.{label}{path.suffix}")
-    else:
-        middle = f".{label}" if several_styles else ""
-        path = output_folder(out, default) / source.relative.parent / f"{source.relative.stem}{middle}{suffix}"
-    if os.path.realpath(path) == os.path.realpath(source.path):
-        raise UsageError(f"{path} would overwrite its own source. Choose another -o.")
-    return path
-
-
-def _slug(text: str | None) -> str:
-    """A style's name or ID as part of a file name: `portraits/me.jpg` becomes `me`, `42*0.7+17*0.3` `42x0.7+17x0.3`."""
-    text = "" if text is None else str(text)
-    if kind_of(text) == "picture":
-        text = Path(text).stem
-    return re.sub(r"[^\w.+-]+", "_", text.replace("*", "x"))
-
-
-def _fill(template: str, **values: str) -> str:
-    try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
-    except ValueError as error:
-        raise UsageError(f"-o '{template}': {error}. A field is written {{stem}}, a brace {{{{.") from None
-    for field in fields:
-        if field not in FIELDS:
-            known = " ".join(f"{{{name}}}" for name in FIELDS)
-            raise UsageError(f"-o '{template}' has no field {{{field}}}.{did_you_mean(field, FIELDS)} Fields: {known}.")
-    return template.format(**values)
-
-
-def plan_outputs(
-    out: str | os.PathLike | None,
-    sources: Sequence[Source],
-    styles: Sequence[tuple[str | None, str | None]] = ((None, None),),
-    *,
-    suffix: str | None = None,
-    default: str = "stylized",
-) -> list[list[Path]]:
-    """Every output before any work: one row per source, in it one path per (style, ID).
-
-    Raises UsageError when two results would have the same path, when a result would overwrite any of the sources, and
-    when `out` is a single file name for several sources.
-    """
-    if out is not None and not _is_template(out) and _is_file_name(out) and len(sources) > 1:
-        raise UsageError(f"-o {out} is one file, but there are {len(sources)} inputs. Name a folder, or a template.")
-    originals = {os.path.realpath(source.path): source.path for source in sources}
-    taken: dict[str, Source] = {}
-    rows = []
-    for source in sources:
-        row = []
-        for style, style_id in styles:
-            path = output_path(
-                out,
-                source,
-                style=style,
-                style_id=style_id,
-                several_styles=len(styles) > 1,
-                suffix=suffix,
-                default=default,
-            )
-            real = os.path.realpath(path)
-            if real in originals:
-                raise UsageError(f"{path} would overwrite a source, {originals[real]}. Choose another -o.")
-            if real in taken:
-                raise UsageError(
-                    f"{_clash(taken[real], source)} would both become {path}. {_way_out(taken[real], source)}"
-                )
-            taken[real] = source
-            row.append(path)
-        rows.append(row)
-    return rows
-
-
-def _clash(one: Source, other: Source) -> str:
-    return f"Two styles of {one.path}" if one is other else f"{one.path} and {other.path}"
-
-
-def _way_out(one: Source, other: Source) -> str:
-    if one is other:
-        return "Use {style}-{id} in -o."
-    if one.path.parent == other.path.parent:
-        return "Give them to two runs."
-    return "Name the folder above them, or use {parent} in -o."
+def _file(path: Path, relative: Path, named: bool) -> Source:
+    problem = None
+    if not os.path.lexists(path):
+        problem = "no such file"
+    elif not path.is_file() and not path.is_fifo():
+        problem = "not a file" if path.exists() else "a link that leads nowhere"
+    return Source(path, relative, problem, named)
 
 
 def is_complete(path: str | os.PathLike) -> bool:

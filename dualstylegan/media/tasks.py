@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dualstylegan.errors import DualStyleGANError
+from dualstylegan.errors import failure
 from dualstylegan.events import Event, Kind
 from dualstylegan.media.paths import Source
 
@@ -29,5 +29,4 @@ class Task:
 
     def failed(self, error: Exception) -> Event:
         log.debug("%s failed", self.source.path, exc_info=error)
-        known = isinstance(error, DualStyleGANError)
-        return self.event("failed", str(error) if known else f"{type(error).__name__}: {error}")
+        return self.event("failed", failure(error))

@@ -7,6 +7,7 @@ What users type for a style is parsed here too: `NAME:ID`, `anime:42*0.7+anime:1
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -14,7 +15,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from dualstylegan.choices import MOST_ROWS
 from dualstylegan.errors import UsageError, did_you_mean
+from dualstylegan.media.plan import file_slug
 
 
 @dataclass
@@ -127,13 +130,45 @@ class StyleRequest:
 
     @property
     def slug(self) -> str:
-        """For file names: `toon-7`, `anime-42x0.7-17x0.3`, `toon` for the default exemplar."""
-        pieces = [PurePath(self.name).name]
-        for exemplar, weight in self.parts:
-            if exemplar is not None:
-                stem = PurePath(exemplar).stem if PurePath(exemplar).suffix else PurePath(exemplar).name
-                pieces.append(f"{stem}x{weight:g}" if self.is_blend else stem)
-        return re.sub(r"[^\w.+-]+", "_", "-".join(pieces))
+        """For file names: `toon-7`, `anime-42x0.7+17x0.3`, `toon` for the default exemplar."""
+        name, exemplar = self.label()
+        return file_slug(name if exemplar is None else f"{name}-{exemplar}")
+
+    def label(self, above: int = 0, above_style: int = 0) -> tuple[str, str | None]:
+        """The style's name and its ID as file names show them: ("toon", "7"), ("anime", "42x0.7+17x0.3"), ("toon",
+        None). Of pictures the file's name without suffix, with so many of the folders `above` it, and so of the style.
+        """
+        path = PurePath(self.name)
+        if path.name == "style" and path.parent.name:  # where a run folder keeps it: the run is what names it
+            path = path.parent
+        stems = [(_stem(one, above), weight) for one, weight in self.parts if one is not None]
+        exemplar = "+".join(f"{stem}x{weight:g}" if self.is_blend else stem for stem, weight in stems)
+        return file_slug("_".join(path.parts[-1 - above_style :])), file_slug(exemplar) or None
+
+
+def distinct_labels(requests: Sequence[StyleRequest]) -> list[tuple[str, str | None]]:
+    """The requests' labels; where two would be alike (x/me.jpg and y/me.jpg), with as many folders as tell them apart,
+    or numbered."""
+    labels = [request.label() for request in requests]
+    for above, above_style in ((1, 0), (2, 0), (3, 0), (3, 1), (3, 2)):
+        alike = {label for label, times in Counter(labels).items() if times > 1}
+        if not alike:
+            return labels
+        wider = [request.label(above, above_style) for request in requests]
+        labels = [wide if label in alike else label for label, wide in zip(labels, wider, strict=True)]
+    seen: Counter[tuple[str, str | None]] = Counter()
+    for number, label in enumerate(labels):
+        seen[label] += 1
+        if seen[label] > 1:
+            labels[number] = label[0], f"{label[1] or ''}_{seen[label]}"
+    return labels
+
+
+def _stem(exemplar: str, above: int) -> str:
+    path = PurePath(exemplar)
+    stem = path.stem if path.suffix else path.name
+    folders = [part for part in path.parts[:-1] if part != path.anchor][-above:] if above else []
+    return "_".join([*folders, path.name if above > 1 else stem])
 
 
 def parse_style(text: str) -> StyleRequest:
@@ -278,8 +313,8 @@ def fit_weights(weights: Sequence[float], rows: int) -> tuple[float, ...]:
 
     Raises UsageError for a list that is too short or longer than any model (18 rows).
     """
-    if not rows <= len(weights) <= max(rows, 18):
-        raise UsageError(f"{len(weights)} weights do not fit a model of {rows} rows: give {rows}, or 18.")
+    if not rows <= len(weights) <= max(rows, MOST_ROWS):
+        raise UsageError(f"{len(weights)} weights do not fit a model of {rows} rows: give {rows}, or {MOST_ROWS}.")
     return tuple(float(weight) for weight in weights[:rows])
 
 
@@ -290,5 +325,7 @@ def parse_weights(text: str) -> tuple[float, ...]:
         match = re.fullmatch(r"\s*(-?[0-9]*\.?[0-9]+|[0-9]+\.)\s*(?:[x*×]\s*([0-9]+))?\s*", piece)
         if match is None:
             raise UsageError(f"'{piece}' in weights '{text}' is no VALUE or VALUExCOUNT; write e.g. 0x4,.75x3,1x11.")
+        if len(weights) + int(match[2] or 1) > MOST_ROWS:
+            raise UsageError(f"'{text}' gives more weights than a model has rows; the largest has {MOST_ROWS}.")
         weights += [float(match[1])] * int(match[2] or 1)
     return tuple(weights)

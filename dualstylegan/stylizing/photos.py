@@ -27,6 +27,7 @@ from dualstylegan.stylizing.stylizer import Stylizer
 
 PICTURES_AT_ONCE = 4  # in the search for faces
 
+Portraits = Callable[[Path, int], list[Path]]  # the names of so many portraits, the largest's given
 AddStrip = Callable[[str, Row], Iterator[Event]]
 
 
@@ -78,16 +79,16 @@ class PhotoLine:
         self,
         styles: StyleSet,
         *,
-        crop: bool = False,
+        portraits: Portraits | None = None,
         no_face: str = "copy",
         known_faces: Mapping[str, list[Face]] | None = None,
         add_strip: AddStrip | None = None,
     ):
-        """`known_faces` are taken instead of looking for faces. `add_strip` is given each picture's before and after
-        under its name."""
+        """`portraits` are written instead of full frames, under the names that it gives. `known_faces` are taken
+        instead of looking for faces. `add_strip` is given each picture's before and after under its name."""
         self.styles = styles
-        self.canvas = _Portraits if crop else _FullFrame
-        self.no_face = "skip" if crop else no_face
+        self.canvas = partial(_Portraits, portraits) if portraits else _FullFrame
+        self.no_face = "skip" if portraits else no_face
         self.known_faces = known_faces
         self.add_strip = add_strip
         self.waiting: list[_Photo] = []  # whose faces do not fill a batch yet
@@ -236,9 +237,9 @@ class _FullFrame:
 class _Portraits:
     """The aligned portraits by themselves: NAME.jpg for the largest face, NAME-2.jpg, ... for the others."""
 
-    def __init__(self, stylizer: Stylizer, photo: _Photo, output: Path):
-        self.stylizer, self.picture, self.output = stylizer, photo.picture, output
-        self.left = len(photo.faces)
+    def __init__(self, portraits: Portraits, stylizer: Stylizer, photo: _Photo, output: Path):
+        self.stylizer, self.picture = stylizer, photo.picture
+        self.left = portraits(output, len(photo.faces))
         self.waiting: list[tuple[Path, np.ndarray]] = []
         self.outputs: list[Path] = []
         self.largest = photo.faces[-1]
@@ -248,10 +249,8 @@ class _Portraits:
         return self.picture.pixels.nbytes + sum(pixels.nbytes for _, pixels in self.waiting)
 
     def add(self, portrait: Tensor, face: Face) -> None:
-        stem = self.output.stem if self.left == 1 else f"{self.output.stem}-{self.left}"
-        self.left -= 1
         self.latest = from_tensor(portrait)
-        self.waiting.append((self.output.with_name(stem + self.output.suffix), self.latest))
+        self.waiting.append((self.left.pop(), self.latest))
         if len(self.waiting) > self.stylizer.batch:
             self._write()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dualstylegan.choices import DETECT_EVERY, FACES, MASKS, SMOOTH, check_choice, read_precision
+from dualstylegan.choices import DETECT_EVERY, FACES, MASKS, SMOOTH, check_amount, check_choice, read_precision
 from dualstylegan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,8 +34,12 @@ class SamplingSettings:
     def __post_init__(self):
         """Raises UsageError for what cannot be."""
         object.__setattr__(self, "precision", read_precision(self.precision))
+        for name in ("structure", "color", "truncation"):
+            check_amount(f"--{name}", getattr(self, name))
         if self.weights is not None:
             object.__setattr__(self, "weights", tuple(self.weights))
+            for weight in self.weights:
+                check_amount("A weight (--weights)", weight)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dualstylegan.media.images import write_picture
+from dualstylegan.media.plan import page
 from dualstylegan.media.sheets import strip
 
 STRIPS_PER_SHEET = 40
@@ -37,7 +38,7 @@ class Sheets:
         if not self.rows:
             return
         self.pages += 1
-        path = self.path if self.pages == 1 else self.path.with_stem(f"{self.path.stem}-{self.pages}")
+        path = page(self.path, self.pages)
         write_picture(path, strip(*self.rows, labels=self.labels, row_labels=self.names, height_px=STRIP_PX))
         self.rows, self.names = [], []
         yield path

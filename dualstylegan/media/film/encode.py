@@ -12,6 +12,7 @@ import av
 from dualstylegan.errors import UsageError, did_you_mean
 from dualstylegan.media.film.film import FilmInfo
 from dualstylegan.media.film.planes import FULL, LIMITED, UNSAID, Color, is_planar
+from dualstylegan.media.paths import kind_of
 
 # suffix -> FFmpeg's name of the container. Others (.wmv, .mpg) are read, and written as .mkv, which holds any sound.
 CONTAINERS = {
@@ -27,6 +28,7 @@ CONTAINERS = {
     ".flv": "flv",
     ".3gp": "3gp",
 }
+UNCONTAINED = (".gif", ".png", ".apng", ".webp", "")  # animated pictures, and a folder of frames
 TURNING = frozenset({"mp4", "mov", "matroska", "webm", "3gp"})  # containers that can say "show it turned"
 
 _SPEEDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
@@ -75,13 +77,20 @@ class Encoding:
 def film_suffix(path: str | os.PathLike) -> str:
     """The suffix a film's result gets where none is asked for: its own where that can be written, else `.mkv`."""
     suffix = Path(path).suffix.lower()
-    return suffix if suffix in CONTAINERS or suffix in (".gif", ".png", ".apng", ".webp", "") else ".mkv"
+    return suffix if suffix in CONTAINERS or suffix in UNCONTAINED else ".mkv"
 
 
-def check_encoding(path: str | os.PathLike, codec: str | None, crf: float | None, preset: str | None) -> None:
-    """Raises UsageError where no film could be written to `path` so: better before the work than after."""
+def check_encoding(
+    path: str | os.PathLike, codec: str | None, crf: float | None, preset: str | None, *, frames: bool = False
+) -> None:
+    """Raises UsageError where no film could be written to `path` so: better before the work than after. One of `frames`
+    may become a folder with a dot in its name."""
     suffix = Path(path).suffix.lower()
     if suffix not in CONTAINERS:
+        if suffix not in UNCONTAINED and not (frames and kind_of(path) == "unknown"):
+            raise UsageError(
+                f"{path}: '{suffix}' is no film. Use .mp4, .mov, .mkv, .webm, .gif, or a name without suffix."
+            )
         given = [
             f"--{name}" for name, value in (("codec", codec), ("crf", crf), ("preset", preset)) if value is not None
         ]

@@ -114,7 +114,7 @@ class FilmWriter:
         info = self._info
         self._size = size or (info.width, info.height)
         self._shape = sample_aspect_ratio or info.sample_aspect_ratio
-        check_encoding(self.path, codec, crf, preset)
+        check_encoding(self.path, codec, crf, preset, frames=info.kind == "frames")
         self._notes: list[str] = []
         self._parts = None
         self._encoding = None
