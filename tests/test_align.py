@@ -288,6 +288,15 @@ def test_wrong_questions_are_refused_before_any_work(photos, tmp_path):
         (json.dumps([{"file": "a.jpg", "landmarks": [[5, 5]] * 68}]), "no face"),
         (json.dumps([{"file": "a.jpg", "landmarks": [[i, i * i % 7] for i in range(68)], "matrix": [[0] * 3] * 3}]),
          "affine"),
+        ("[" * 100_000, "not JSON"),
+        ('[{"file": "a.jpg", "landmarks": [[' + "9" * 400 + ', 1]]}]', "68 x 2 finite"),
+        ('[{"file": "a.jpg", "landmarks": [[' + "9" * 9000 + ', 1]]}]', "not JSON"),
+        (json.dumps([{"file": "a.jpg", "landmarks": [[i + 1e9, i * i % 7] for i in range(68)]}]), "outside any"),
+        (json.dumps([{"file": "a.jpg", "landmarks": [[i, i * i % 7] for i in range(68)], "score": 10**400}]),
+         "'score'"),
+        (json.dumps([{"file": "a.jpg", "landmarks": [[i, i * i % 7] for i in range(68)], "box": [0, 0, 1, 1e300]}]),
+         "'box'"),
+        ('[{"file": "a.jpg", "crop": 5}]', "'crop'"),
     ],
 )  # fmt: skip
 def test_a_faces_json_that_is_wrong_is_refused_with_its_name_and_reason(tmp_path, content, reason):
@@ -296,6 +305,24 @@ def test_a_faces_json_that_is_wrong_is_refused_with_its_name_and_reason(tmp_path
     with pytest.raises(BadFileError, match=reason) as caught:
         read_faces_json(path)
     assert str(path) in str(caught.value)
+
+
+def test_landmarks_of_another_picture_fail_their_picture_alone(photos, tmp_path, detector):
+    list(align_pictures([photos], output=tmp_path / "one", size=64, detector=detector))
+    known = entries(tmp_path / "one")
+    far = next(entry for entry in known if entry["file"] == "a.jpg")
+    for matrix, points in (
+        (None, np.add(far["landmarks"], (2e5, 9e5))),
+        (None, (np.array(far["landmarks"]) - 100) * 1e4),
+        ([[1e-5, 0, 0], [0, 1e-5, 0], [0, 0, 1]], np.array(far["landmarks"])),
+        ([[1e3, 0, 9e6], [0, 1e3, 9e6], [0, 0, 1]], np.array(far["landmarks"])),
+    ):
+        far |= {"landmarks": points.tolist(), "matrix": matrix}
+        (tmp_path / "far.json").write_text(json.dumps(known))
+        events = list(align_pictures([photos], output=tmp_path / "two", size=64, landmarks=tmp_path / "far.json"))
+        failed = {event.source: event.message for event in events if event.kind == "failed"}
+        assert "not in the picture" in failed[str(photos / "a.jpg")]
+        assert sum(event.kind == "done" for event in events) == len({entry["file"] for entry in known}) - 1
 
 
 def test_landmarks_alone_are_enough_in_a_faces_json(photos, tmp_path, detector):

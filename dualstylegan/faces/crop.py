@@ -14,6 +14,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate, pad
 
+from dualstylegan.errors import UsageError
 from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix, transform
 from dualstylegan.faces.masks import MASK_SIZE, draw_mask
 from dualstylegan.media.images import from_tensor, to_levels
@@ -31,6 +32,10 @@ PASTE_OVERSAMPLING = 1.5  # below this, pasting an untouched crop would lose det
 NEARLY_AS_FINE = 1.5
 UNCHANGED, CHANGED = 1 / 127.5, 3 / 127.5
 
+# What is farther out than so many of its sides, or so many times larger than the photo, was not measured in it. In
+# films faces are followed a little beyond the border.
+FARTHEST, LARGEST = 2, 100
+
 BEYOND = 2  # px beside a sample that bicubic interpolation reads
 TAPS = 3  # px around the samples that bicubic interpolation may read, and one to spare
 
@@ -43,7 +48,8 @@ BLUR = 0.02
 def crop_face(picture: np.ndarray, crop_from_photo: np.ndarray, size: int) -> Tensor:
     """The aligned crop (3, size, size), float32 in [-1, 1] on the CPU, antialiased when it is scaled down.
 
-    What lies outside the photo is mirrored, blurred and faded to the median colour, as in FFHQ.
+    What lies outside the photo is mirrored, blurred and faded to the median colour, as in FFHQ. Raises UsageError for a
+    crop that has nothing to do with the photo.
     """
     return _sample(picture, crop_from_photo, size, mirrored=True)
 
@@ -62,6 +68,12 @@ def _sample(picture: np.ndarray, crop_from_photo: np.ndarray, size: int, mirrore
     shrink = max(1.0, side / (CROP_OVERSAMPLING * size))
     (left, top), (right, bottom) = _bounds(corners, TAPS * shrink)
     right, bottom = right + 1, bottom + 1
+    apart = max(-right, -bottom, left - width, top - height)
+    if mirrored and (apart > FARTHEST * side or side > LARGEST * max(width, height)):
+        raise UsageError(
+            f"This face is not in the picture, which is {width} x {height} px: its landmarks are another's."
+        )
+
     x1, y1 = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
     x2, y2 = max(min(right, width), x1 + 1), max(min(bottom, height), y1 + 1)
 

@@ -25,6 +25,7 @@ from dualstylegan.media.paths import Source
 from dualstylegan.runtime.files import whole_file
 
 FORMAT, VERSION = "dsg-faces", 1
+FARTHEST = 1e7  # px: no picture is so wide
 
 
 def read_faces_json(path: str | os.PathLike) -> dict[str, list[Face]]:
@@ -41,7 +42,7 @@ def read_entries(path: str | os.PathLike) -> list[dict[str, Any]]:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadFileError(f"{path}: {error.strerror or error}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadFileError(f"{path} is not JSON ({error}).") from None
     if isinstance(content, dict) and content.get("version", VERSION) != VERSION:
         raise BadFileError(f"{path} is version {content['version']}; this dsg reads version {VERSION}.")
@@ -51,6 +52,8 @@ def read_entries(path: str | os.PathLike) -> list[dict[str, Any]]:
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
             raise BadFileError(f"{path}: face {number} has no 'file'.")
+        if not isinstance(entry.get("crop"), str | None):
+            raise BadFileError(f"{path}: face {number}: 'crop' is the name of a file, or is missing.")
     return entries
 
 
@@ -115,9 +118,10 @@ def _face(entry: dict[str, Any], where: str) -> Face:
             raise BadFileError(f"{where}: its matrix is no invertible affine map.")
     try:
         box = box_around(points) if entry.get("box") is None else _numbers(entry["box"], (4,), where, "box")
-        face = Face(points, box.astype(np.float32), float(entry.get("score", 1.0)), matrix=matrix)
+        score = float(_numbers(entry.get("score", 1.0), (), where, "score"))
+        face = Face(points, box.astype(np.float32), score, matrix=matrix)
         face.crop_from_photo  # noqa: B018 - points that make no face are found here, not later
-    except (UsageError, TypeError, ValueError) as error:
+    except UsageError as error:
         raise BadFileError(f"{where}: {error}") from None
     return face
 
@@ -125,9 +129,11 @@ def _face(entry: dict[str, Any], where: str) -> Face:
 def _numbers(value: Any, shape: tuple[int, ...], where: str, name: str) -> np.ndarray:
     try:
         numbers = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        numbers = np.empty(0)
+    except (TypeError, ValueError, OverflowError):
+        numbers = np.array(np.nan)
     if numbers.shape != shape or not np.isfinite(numbers).all():
-        wanted = " x ".join(map(str, shape))
-        raise BadFileError(f"{where}: '{name}' should be {wanted} finite numbers.")
+        wanted = f"{' x '.join(map(str, shape))} finite numbers" if shape else "a finite number"
+        raise BadFileError(f"{where}: '{name}' should be {wanted}.")
+    if np.abs(numbers).max() > FARTHEST:
+        raise BadFileError(f"{where}: '{name}' holds {np.abs(numbers).max():g}, which lies outside any picture.")
     return numbers
