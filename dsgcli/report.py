@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_module
 import math
-import os
 import sys
 import time
 from collections import Counter
@@ -38,7 +37,9 @@ def show(events: Iterable[Event], *, json: bool = False, answer: bool = False) -
 
 def speaks() -> bool:
     """Whether this is the first of the processes that `accelerate launch` started, or the only one."""
-    return int(os.environ.get("RANK", "0")) == 0
+    from dualstylegan.runtime.processes import launched
+
+    return launched()[0] == 0
 
 
 def _consume(events: Iterable[Event], take: Callable[[Event], None]) -> int:

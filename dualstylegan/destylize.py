@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from dualstylegan.models import zoo
 from dualstylegan.models.bundle import base_of, load_style, read_header
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Destylize, Recipe, build_recipe
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training import losses
 from dualstylegan.training.fitting import fit_portraits
 from dualstylegan.training.intrinsic import encode
@@ -39,7 +40,7 @@ from dualstylegan.training.optimize import (
 )
 from dualstylegan.training.perception import Perception
 from dualstylegan.training.portraits import Portrait, load_portrait, preview
-from dualstylegan.training.results import PortraitResults, fingerprint, network_fingerprint, share
+from dualstylegan.training.results import PortraitResults, fingerprint, network_fingerprint
 
 
 def destylize_portraits(
@@ -52,44 +53,32 @@ def destylize_portraits(
     perception: Perception,
     settings: Destylize,
     seed: int,
-    device: torch.device | str = "cpu",
-    rank: int = 0,
-    processes: int = 1,
-    check: Callable[[], None] = lambda: None,
-    verb: str = "destylize",
+    processes: Processes | None = None,
 ) -> Iterator[Event]:
     """Destylize this process's share of `portraits` into `folder`, one file per portrait as its batch ends.
 
     Portraits already done with the same settings, networks and pixels are passed over. There is no collective call:
-    `check` is called between batches and may raise when another process has failed. On a CPU codes do not depend on the
-    batch, the number of threads or of processes (fitting.py says how). Raises UsageError for an encoder that does not
+    between batches each looks whether another process has failed. On a CPU codes do not depend on the batch, the number
+    of threads or of processes (fitting.py says how). Raises UsageError for an encoder that does not
     give Z+ codes of this generator, BadFileError for a portrait that cannot be read, TrainingError when a loss is not
     finite.
     """
     _demand_fitting_encoder(encoder, generator)
-    device = torch.device(device)
+    processes = processes or Processes(verb="destylize")
     results = PortraitResults(folder)
     paths = {name: Path(path) for name, path in portraits}
-    mine = share(sorted(paths), rank, processes)
+    mine = processes.share(sorted(paths))
     marks = _fingerprints(
         mine, paths, settings, seed, network_fingerprint(generator, finetuned, encoder), perception.names
     )
 
     def fit_of(part: Sequence[str]) -> _Fit:
-        images = torch.stack([load_portrait(paths[name], generator.size) for name in part]).to(device)
+        images = torch.stack([load_portrait(paths[name], generator.size) for name in part]).to(processes.device)
         return _Fit(images, part, generator, finetuned, encoder, perception, settings, seed)
 
     with frozen(generator, finetuned, encoder):
         yield from fit_portraits(
-            results,
-            paths,
-            marks,
-            fit_of,
-            stage="destylize",
-            verb=verb,
-            device=device,
-            batch=settings.batch,
-            check=check,
+            results, paths, marks, fit_of, stage="destylize", processes=processes, batch=settings.batch
         )
 
 

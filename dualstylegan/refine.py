@@ -8,7 +8,7 @@ structure rows slowly, lest faces deform, colour rows faster.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -32,7 +32,7 @@ from dualstylegan.training.fitting import fit_portraits
 from dualstylegan.training.optimize import frozen, optimize_rows, portrait_noise
 from dualstylegan.training.perception import Perception, load_perception
 from dualstylegan.training.portraits import Portrait, load_portrait, preview
-from dualstylegan.training.results import PortraitResults, fingerprint, network_fingerprint, share
+from dualstylegan.training.results import PortraitResults, fingerprint, network_fingerprint
 from dualstylegan.training.run import RunFolder
 
 CX_LAYER = "relu3_1"
@@ -49,26 +49,23 @@ def refine_codes(
     perception: Perception,
     settings: Refine,
     seed: int,
-    device: torch.device | str = "cpu",
-    rank: int = 0,
-    processes: int = 1,
-    check: Callable[[], None] = lambda: None,
-    verb: str = "refine",
+    processes: Processes | None = None,
 ) -> Iterator[Event]:
     """Refine this process's share of the codes into `folder`, one file per portrait as its batch ends.
 
-    `names` say whose codes (N, rows, dim) `intrinsic` and `extrinsic` are, in Z+. Which portraits are passed over,
-    `check`, and what the result may depend on: as in destylization. The `done` events carry the perceptual distance
+    `names` say whose codes (N, rows, dim) `intrinsic` and `extrinsic` are, in Z+. Which portraits are passed over
+    and what the result may depend on: as in destylization. The `done` events carry the perceptual distance
     of `G(z_i, z_e, 1)` with the model's own noise to the portrait, `before` and `after`.
     """
-    device = torch.device(device)
+    processes = processes or Processes(verb="refine")
+    device = processes.device
     results = PortraitResults(folder)
     paths = {name: Path(path) for name, path in portraits}
     codes = {name: (intrinsic[i].cpu().float(), extrinsic[i].cpu().float()) for i, name in enumerate(names)}
     strangers = [name for name in names if name not in paths]
     if strangers:
         raise TrainingError(f"There is no portrait of exemplar '{strangers[0]}': refining compares with the pictures.")
-    mine = share(sorted(codes), rank, processes)
+    mine = processes.share(sorted(codes))
     marks = _fingerprints(mine, paths, codes, settings, seed, network_fingerprint(model), perception.names)
 
     def fit_of(part: Sequence[str]) -> _Fit:
@@ -78,7 +75,7 @@ def refine_codes(
 
     with frozen(model):
         yield from fit_portraits(
-            results, paths, marks, fit_of, stage="refine", verb=verb, device=device, batch=settings.batch, check=check
+            results, paths, marks, fit_of, stage="refine", processes=processes, batch=settings.batch
         )
 
 
@@ -154,7 +151,7 @@ def refine_style(
     if bank.intrinsic is None:
         raise UsageError(f"The style '{found.name}' holds no intrinsic codes, so there is nothing to refine against.")
     folder = RunFolder(run or Path("runs") / f"{found.name}-refined")
-    processes = Processes(cpu=cpu)
+    processes = Processes.launched(cpu=cpu, verb="refine")
     device = processes.device
     folder.create()
     with processes.together(folder.path):
@@ -162,10 +159,7 @@ def refine_style(
             Data(folder=str(portraits), alignment=alignment, min_images=1),
             folder.stage("data"),
             found.model.size,
-            rank=processes.rank,
-            processes=processes.count,
-            wait=processes.wait_for_all,
-            verb="refine",
+            processes=processes,
         )
         matched = _by_exemplar(prepared.training, bank.names)
         if not matched:
@@ -185,10 +179,7 @@ def refine_style(
             perception=load_perception(device=device),
             settings=settings or Refine(),
             seed=seed,
-            device=device,
-            rank=processes.rank,
-            processes=processes.count,
-            check=processes.check,
+            processes=processes,
         )
         processes.wait_for_all("refined")
         if processes.is_main:

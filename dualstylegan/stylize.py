@@ -22,7 +22,7 @@ from dualstylegan.media.plan import Destination, Plan, without_results
 from dualstylegan.models import zoo
 from dualstylegan.models.codes import distinct_labels, parse_style
 from dualstylegan.models.convert import pull_style
-from dualstylegan.runtime.ranks import Ranks
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.stylizing.film_report import FilmReport
 from dualstylegan.stylizing.films import restyle_film
 from dualstylegan.stylizing.photos import AddStrip, PhotoLine, StyleTask
@@ -77,7 +77,7 @@ def stylize_files(
         check_format(sheet)
     known = read_faces_json(landmarks) if landmarks is not None else None
     out = Destination.of(output)
-    ranks = Ranks(cpu=str(settings.device) == "cpu")
+    processes = Processes.launched(cpu=str(settings.device) == "cpu")
     inputs = list(inputs)
     requests = [style.request if isinstance(style, Stylizer) else parse_style(style) for style in styles]
     read = [part.exemplar for request in requests for part in request.parts] + [landmarks]
@@ -92,10 +92,10 @@ def stylize_files(
         tasks = [StyleTask(VERB, source, row, _is_film(source)) for source, row in zip(sources, outputs, strict=True)]
         if sheet is not None:
             strips = sum(MOMENTS if task.is_film else 1 for task in tasks)
-            plan.pages(sheet, -(-strips // STRIPS_PER_SHEET), ranks.count)
+            plan.pages(sheet, -(-strips // STRIPS_PER_SHEET), processes.count)
         return plan, tasks, passed_over
 
-    plan, tasks, passed_over = ranks.agree(decide)
+    plan, tasks, passed_over = processes.agree(decide)
     pictures, films = _by_kind(tasks)
     if known is not None:
         check_known(known, [task.source for task in pictures if not task.source.problem], landmarks)
@@ -104,13 +104,13 @@ def stylize_files(
     tally = Counter()
 
     def work() -> Iterator[Event]:
-        if ranks.speaks:
+        if processes.is_main:
             if passed_over:
                 yield Event("note", VERB, message=passed_over)
             for line in _out_of_place(film, bool(landmarks), len(pictures), len(films)):
                 yield Event("warning", VERB, message=line)
         todo = []
-        for task in ranks.share(pictures) + ranks.share(films):
+        for task in processes.share(pictures) + processes.share(films):
             task.wanted = [not (skip_existing and _is_there(path)) for path in task.outputs]
             if task.source.problem:
                 yield task.event("failed", task.source.complaint)
@@ -130,7 +130,7 @@ def stylize_files(
             yield Event("note", VERB, message=stylizer.description)
         before = "source" if photos and films else "frame" if films else "photo"
         labels = [before, *(stylizer.title for stylizer in styles.stylizers)]
-        sheets = Sheets(ranks.own(Path(sheet)), labels) if sheet else None
+        sheets = Sheets(processes.own(Path(sheet)), labels) if sheet else None
 
         def add_strip(name: str, row: Row) -> Iterator[Event]:
             yield from map(_of_page, sheets.add(name, row))
@@ -147,14 +147,14 @@ def stylize_files(
             yield from _restyle_film(task, styles, film, no_face, add_strip if sheets else None)
         yield from map(_of_page, sheets.close() if sheets else ())
 
-    if ranks.speaks:
+    if processes.is_main:
         yield Event("plan", VERB, total=len(tasks), data={"styles": [str(style) for style in styles]})
-    for event in ranks.gather(work, out.root or Path()):
+    for event in processes.gather(work, out.root or Path()):
         tally[event.kind] += 1
         if event.kind == "done":  # a film's faces are counted by its tracks
             tally["faces"] += event.data.get("tracks", event.data.get("faces", 0))
         yield event
-    if ranks.speaks:
+    if processes.is_main:
         yield _summary(tally, time.monotonic() - started_s, dry_run)
 
 

@@ -87,12 +87,12 @@ def train(
         yield from plan(recipe, folder)
         return
 
-    processes = Processes(timeout_s=recipe.process_timeout_s, cpu=cpu)
+    processes = Processes.launched(timeout_s=recipe.process_timeout_s, cpu=cpu)
     folder.create()
     with processes.together(folder.path), folder.alone() if processes.is_main else nullcontext():
         training = Training(recipe, folder, processes, from_step, notify)
         if processes.is_main:
-            sweep(folder.path)
+            sweep(folder.path, keep=processes.messages)
             if redo:
                 training.forget(redo)
             folder.create(dump_recipe(recipe))
@@ -196,9 +196,7 @@ class Training:
             self.recipe.data,
             self.folder.stage("data"),
             size,
-            rank=self.processes.rank,
-            processes=self.processes.count,
-            wait=self.processes.wait_for_all,
+            processes=self.processes,
         )
 
     def train_base(self) -> Iterator[Event]:
@@ -336,11 +334,7 @@ class Training:
             perception=self.perception,
             settings=self.recipe.destylize,
             seed=self.recipe.seed,
-            device=device,
-            rank=self.processes.rank,
-            processes=self.processes.count,
-            check=self.processes.check,
-            verb="train",
+            processes=self.processes,
         )
         self.processes.wait_for_all("destylized")
         yield from self._show("destylize", 0, lambda: destylization_grid(folder, self.portraits))
@@ -380,11 +374,7 @@ class Training:
             perception=self.perception,
             settings=self.recipe.refine,
             seed=self.recipe.seed,
-            device=device,
-            rank=self.processes.rank,
-            processes=self.processes.count,
-            check=self.processes.check,
-            verb="train",
+            processes=self.processes,
         )
         self.processes.wait_for_all("refined")
         if self.processes.is_main:
@@ -534,8 +524,7 @@ class Training:
             self.portraits,
             size,
             seed=self.recipe.seed,
-            rank=processes.rank,
-            processes=processes.count,
+            processes=processes,
             flip=flip,
             weights=weights_of(self.portraits, data, shares) if weighed else None,
             device=processes.device,
@@ -569,8 +558,7 @@ class Training:
             target=settings.augment_target,
             images=settings.augment_images,
             most=settings.augment_most,
-            processes=self.processes.count,
-            mean=self.processes.mean,
+            processes=self.processes,
         )
 
     def _share(self, settings: Adversarial, name: str) -> tuple[int, int]:

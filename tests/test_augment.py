@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.augment import AdaptiveAugmentation, augment, jitter
 
 
@@ -112,7 +113,11 @@ def test_p_falls_while_d_is_not_sure_but_not_below_zero():
 
 
 def test_p_counts_the_pictures_of_all_processes_and_follows_their_mean():
-    unsure_elsewhere = AdaptiveAugmentation(images=1000, p=0.5, processes=2, mean=lambda value: value - 1)
+    class UnsureElsewhere(Processes):
+        def mean(self, value: torch.Tensor) -> torch.Tensor:
+            return value - 1
+
+    unsure_elsewhere = AdaptiveAugmentation(images=1000, p=0.5, processes=UnsureElsewhere(count=2))
     assert run(unsure_elsewhere, 1.0, 4) == pytest.approx(0.5 - 0.08)
 
 

@@ -18,6 +18,7 @@ from dualstylegan.errors import BadFileError, TrainingError
 from dualstylegan.faces.face import Face, mouth_opening
 from dualstylegan.faces.faces_json import entry_of, write_entries
 from dualstylegan.recipe import Data, Template, load_recipe
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.train import train
 from dualstylegan.training.data import (
     Portraits,
@@ -52,6 +53,17 @@ def write(path: Path, pixels: np.ndarray) -> None:
 
 def aligned(folder: Path, **settings) -> Data:
     return Data(**{"folder": str(folder), "alignment": "aligned", "min_images": 1, **settings})
+
+
+class InThreads(Processes):
+    """Threads that share the work as processes do."""
+
+    def __init__(self, rank: int, barrier: threading.Barrier):
+        super().__init__(rank, barrier.parties)
+        self._barrier = barrier
+
+    def wait_for_all(self, what: str) -> None:
+        self._barrier.wait()
 
 
 def prepare(data: Data, out: Path, **more):
@@ -128,12 +140,10 @@ def test_faceless_portraits_are_left_out_and_the_larger_of_two_faces_is_taken(tm
 def test_the_first_process_lists_what_all_of_them_leave_out(folder, tmp_path):
     for name in ("broken1.png", "broken2.png"):
         (folder / name).write_bytes(b"no picture")
-    together = threading.Barrier(2)
+    together = threading.Barrier(2, timeout=60)
     with ThreadPoolExecutor(2) as pool:
         works = [
-            pool.submit(
-                prepare, aligned(folder), tmp_path / "run", rank=rank, processes=2, wait=lambda what: together.wait(60)
-            )
+            pool.submit(prepare, aligned(folder), tmp_path / "run", processes=InThreads(rank, together))
             for rank in range(2)
         ]
     said = [[Path(e.source).name for e in work.result()[0] if e.kind == "skipped"] for work in works]
@@ -191,9 +201,7 @@ def test_processes_share_the_work_and_see_the_same_portraits(folder, tmp_path):
     barrier = threading.Barrier(3, timeout=60)
 
     def process(rank: int):
-        return prepare(
-            aligned(folder), tmp_path / "run", rank=rank, processes=3, wait=lambda what: barrier.wait() and None
-        )
+        return prepare(aligned(folder), tmp_path / "run", processes=InThreads(rank, barrier))
 
     with ThreadPoolExecutor(3) as pool:
         results = list(pool.map(process, range(3)))
@@ -395,7 +403,7 @@ def test_every_portrait_is_drawn_once_an_epoch_in_a_new_order(portraits):
 
 def test_processes_never_draw_the_same_and_together_draw_all(portraits):
     alone = indices(Portraits(portraits, SIZE, seed=4), 30)
-    shares = [indices(Portraits(portraits, SIZE, seed=4, rank=rank, processes=3), 10) for rank in range(3)]
+    shares = [indices(Portraits(portraits, SIZE, seed=4, processes=Processes(rank, 3)), 10) for rank in range(3)]
     assert [index for draws in zip(*shares, strict=True) for index in draws] == alone
 
 

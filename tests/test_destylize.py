@@ -21,9 +21,9 @@ from dualstylegan.destylize import destylization_grid, destylize_portraits, read
 from dualstylegan.errors import BadFileError, DualStyleGANError, TrainingError, UsageError
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Destylize
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.fitting import bytes_kept_for_backward, in_batches, one_per_thread
 from dualstylegan.training.optimize import RateSchedule, optimize_rows, portrait_noise, renormalize_
-from dualstylegan.training.results import share
 
 SETTINGS = Destylize(steps=40)
 
@@ -159,7 +159,7 @@ def start(folder: Path, portraits, rank: int = 0, processes: int = 1) -> subproc
 
 def test_shares_are_disjoint_and_whole_however_uneven():
     names = [str(i) for i in range(7)]
-    shares = [share(names, rank, 3) for rank in range(3)]
+    shares = [Processes(rank, 3).share(names) for rank in range(3)]
     assert [len(part) for part in shares] == [3, 2, 2]
     assert sorted(name for part in shares for name in part) == names
 

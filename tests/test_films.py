@@ -25,7 +25,7 @@ from dualstylegan.choices import DETECT_EVERY, SMOOTH
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.film import mux
-from dualstylegan.runtime.ranks import Ranks
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.runtime.stages import QUEUE_ITEMS, Line
 from dualstylegan.stylize import stylize_files
 from dualstylegan.stylizing import films, sheets
@@ -538,13 +538,11 @@ def test_parts_made_otherwise_are_not_joined(style, monkeypatch):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_launched_processes_share_films_and_photos_each_evenly(style, monkeypatch, rank):
-    class TwoRanks(Ranks):
-        def __init__(self, **kwargs):
-            self.rank, self.count = rank, 2
-
+    class OneOfTwo(Processes):
+        launched = classmethod(lambda cls, **settings: cls(rank, 2))
         agree, gather = (lambda self, decide: decide()), (lambda self, work, folder: work())
 
-    monkeypatch.setattr(stylize_module, "Ranks", TwoRanks)
+    monkeypatch.setattr(stylize_module, "Processes", OneOfTwo)
     for name in "abcd":
         face_film(f"in/{name}.mp4", 1)
     for name in "xy":

@@ -8,16 +8,20 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_training import PORTRAITS, draw_portraits, launch, write_base_recipe, write_style_recipe
 
+from dsgcli.main import main
 from dualstylegan.destylize import read_codes
-from dualstylegan.errors import TrainingError
+from dualstylegan.errors import DualStyleGANError, UsageError
+from dualstylegan.events import Event
 from dualstylegan.models.bundle import load_base
 from dualstylegan.recipe import load_recipe
+from dualstylegan.runtime import processes
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.train import train
 from dualstylegan.training.data import read_prepared
@@ -163,18 +167,157 @@ def test_a_batch_that_does_not_divide_is_one_line(single, tmp_path):
     assert len(messages(ends)) == 1 and "does not divide among 2 processes" in messages(ends)[0]
 
 
+class Pretended(Processes):
+    """One of two processes, in a thread, without a process group."""
+
+    def agree(self, decide):
+        return "job"
+
+    def _meet(self) -> None:
+        pass
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(processes, "POLL_S", 0.02)
+    monkeypatch.setattr(processes, "SILENCE_S", 0.4)
+
+
+def events_of(rank: int, count: int, folder: Path, work) -> list[Event]:
+    return list(Pretended(rank, count).gather(work, folder))
+
+
+def told(number: int) -> Event:
+    return Event("done", "stylize", source=f"{number}.jpg", data={"faces": number})
+
+
 def test_a_single_process_needs_no_group_and_shares_with_nobody(tmp_path):
-    processes = Processes(cpu=True)
-    with processes.together(tmp_path):
-        assert processes.share([1, 2, 3]) == [1, 2, 3]
-        processes.wait_for_all("anything")
+    alone = Processes()
+    with alone.together(tmp_path):
+        assert alone.share([1, 2, 3]) == [1, 2, 3]
+        alone.wait_for_all("anything")
         parameter = torch.nn.Parameter(torch.ones(2))
         parameter.grad = torch.full((2,), 3.0)
-        processes.average_gradients([parameter])
+        alone.average_gradients([parameter])
         assert parameter.grad.tolist() == [3.0, 3.0]
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_the_first_failure_is_the_one_that_is_told(tmp_path):
-    processes = Processes(cpu=True)
-    with pytest.raises(TrainingError, match="first"), processes.together(tmp_path):
-        raise TrainingError("first")
+GROUP = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (GROUP, (1, 2)),
+        ({}, (0, 1)),
+        ({"RANK": "1"}, (0, 1)),
+        ({"WORLD_SIZE": "8"}, (0, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, (0, 1)),
+        (GROUP | {"WORLD_SIZE": "abc"}, (0, 1)),
+        (GROUP | {"RANK": ""}, (0, 1)),
+        (GROUP | {"RANK": "2"}, (0, 1)),
+        (GROUP | {"RANK": "-1"}, (0, 1)),
+        (GROUP | {"MASTER_ADDR": ""}, (0, 1)),
+        ({name: value for name, value in GROUP.items() if name != "LOCAL_RANK"}, (0, 1)),
+    ],
+)
+def test_a_process_is_a_rank_only_when_a_launcher_started_it(monkeypatch, environment, expected):
+    for name in GROUP:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert processes.launched() == expected
+
+
+@pytest.mark.parametrize("environment", [{"RANK": "1"}, {"WORLD_SIZE": "abc"}, {"RANK": "x", "LOCAL_RANK": "0"}])
+def test_names_that_other_programs_set_change_nothing(monkeypatch, capsys, tmp_path, environment):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DSG_HOME", str(tmp_path / "home"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["styles"]) == 0
+    assert "painting" in capsys.readouterr().out
+    assert main(["stylize", "nothing.jpg", "-s", "painting:7", "--dry-run"]) == 1
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_the_first_tells_what_all_did_and_the_messages_are_cleared_away(tmp_path, quick):
+    with ThreadPoolExecutor(2) as pool:
+        second = pool.submit(events_of, 1, 2, tmp_path, lambda: iter([told(1), told(3)]))
+        first = events_of(0, 2, tmp_path, lambda: iter([told(0), told(2)]))
+        assert second.result() == []
+    assert sorted(event.source for event in first) == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize("error", [DualStyleGANError("ours"), RuntimeError("not ours"), SystemExit(143), MemoryError()])
+def test_one_that_ends_early_ends_the_others_whatever_it_died_of(tmp_path, quick, failing, error):
+    def fails():
+        yield told(0)
+        time.sleep(0.2)
+        raise error
+
+    def goes_on():
+        for number in range(10_000):
+            yield told(number)
+            time.sleep(0.01)
+
+    def outcome(rank: int) -> BaseException | None:
+        try:
+            events_of(rank, 2, tmp_path, fails if rank == failing else goes_on)
+        except BaseException as ended:
+            return ended
+        return None
+
+    with ThreadPoolExecutor(2) as pool:
+        ends = list(pool.map(outcome, range(2)))
+    assert ends[failing] is error
+    assert isinstance(ends[1 - failing], SystemExit) and ends[1 - failing].code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_whose_reader_went_away_ends_the_others(tmp_path, quick):
+    def outcome() -> int | None:
+        try:
+            events_of(1, 2, tmp_path, lambda: (time.sleep(0.01) or told(number) for number in range(10_000)))
+        except SystemExit as ended:
+            return ended.code
+
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(outcome)
+        events = Pretended(0, 2).gather(lambda: iter([told(0), told(2)]), tmp_path)
+        next(events)
+        events.close()
+        assert second.result(timeout=60) == 1
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_one_that_was_killed_is_missed(tmp_path, quick, killed):
+    """Its heart beats, then no more: a file that nobody touches is all that is left of it."""
+    folder = tmp_path / f"{processes.TEMPORARY}job"
+    folder.mkdir()
+    (folder / f"{killed}.alive").touch()
+    with pytest.raises(DualStyleGANError, match=rf"Process {killed} of 2 was killed or lost"):
+        events_of(1 - killed, 2, tmp_path, lambda: (time.sleep(0.02) or told(number) for number in range(10_000)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_first_cannot_decide_it_alone_says(monkeypatch):
+    said = []
+
+    def broadcast(values: list) -> list:
+        said.append(values[0])
+        return [said[0]]
+
+    monkeypatch.setattr("accelerate.utils.broadcast_object_list", broadcast)
+
+    def refuse() -> None:
+        raise UsageError("No pictures in nothing.")
+
+    with pytest.raises(UsageError, match="No pictures"):
+        Processes(0, 2).agree(refuse)
+    with pytest.raises(SystemExit) as ended:
+        Processes(1, 2).agree(refuse)
+    assert ended.value.code == 2

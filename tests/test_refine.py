@@ -20,6 +20,7 @@ from dualstylegan.models.codes import StyleBank
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Refine
 from dualstylegan.refine import read_distances, read_refined, refine_codes, refinement_grid
+from dualstylegan.runtime.processes import Processes
 
 SETTINGS = Refine(steps=30)
 NAMES = ["0.png", "1.png", "2.png", "3.png", "4.png"]
@@ -67,7 +68,7 @@ def test_structure_and_colour_have_rates_of_their_own(refined):
 
 def test_refined_codes_do_not_depend_on_batch_or_processes(refined, portraits, tmp_path):
     for rank in range(2):
-        refine(tmp_path, portraits, replace(SETTINGS, batch=1 + rank), rank=rank, processes=2)
+        refine(tmp_path, portraits, replace(SETTINGS, batch=1 + rank), processes=Processes(rank, 2))
     assert torch.equal(read_refined(tmp_path, NAMES), read_refined(refined, NAMES))
 
 

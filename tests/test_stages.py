@@ -17,6 +17,7 @@ from dualstylegan.models.bundle import Base
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.stylegan2 import Discriminator
 from dualstylegan.recipe import Destylize, Finetune, Pretrain, PretrainPhase, Refine, Samplers, Transfer, load_recipe
+from dualstylegan.runtime import processes
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training import critic, losses
 from dualstylegan.training.adversary import Adversary
@@ -73,7 +74,7 @@ def structure_stage(**changed) -> PretrainStage:
         Judges(),
         settings,
         share=(BATCH, 1),
-        processes=Processes(cpu=True),
+        processes=Processes(),
     )
 
 
@@ -97,7 +98,7 @@ def transfer_stage(portraits, **changed) -> TransferStage:
         settings,
         noise_from=7,
         share=(BATCH, 1),
-        processes=Processes(cpu=True),
+        processes=Processes(),
     )
 
 
@@ -111,7 +112,7 @@ def finetune_stage(portraits, **changed) -> FinetuneStage:
         made["faces"],
         settings,
         share=(BATCH, 1),
-        processes=Processes(cpu=True),
+        processes=Processes(),
     )
 
 
@@ -418,6 +419,6 @@ def test_the_process_groups_timeout_is_a_setting(monkeypatch):
             asked.update(arguments)
 
     monkeypatch.setattr(accelerate, "PartialState", State)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    Processes(timeout_s=load_recipe("cartoon", ["process_timeout_s=77"]).process_timeout_s, cpu=True)
+    monkeypatch.setattr(processes, "launched", lambda: (0, 2))
+    Processes.launched(timeout_s=load_recipe("cartoon", ["process_timeout_s=77"]).process_timeout_s, cpu=True)
     assert asked == {"cpu": True, "timeout": timedelta(seconds=77)}

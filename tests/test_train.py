@@ -83,7 +83,7 @@ def test_a_base_keeps_gs_own_discriminator_beside_stage_twos_end(trained):
 
 @pytest.mark.parametrize("has_pretrain", [True, False])
 def test_stage_three_goes_on_where_stage_two_stopped_if_the_base_says_where(trained, has_pretrain):
-    training = Training(load_recipe(trained / "style.toml"), RunFolder(trained / "style"), Processes(cpu=True))
+    training = Training(load_recipe(trained / "style.toml"), RunFolder(trained / "style"), Processes())
     begun, base = [], training.base
     before, average = base.pretrain, {name: tensor.clone() for name, tensor in base.extrinsic.items()}
     if not has_pretrain:
@@ -272,7 +272,7 @@ def transfer_stage(batch: int, accumulation: int, folder: Path) -> TransferStage
         settings,
         noise_from=7,
         share=(batch, accumulation),
-        processes=Processes(cpu=True),
+        processes=Processes(),
     )
 
 
@@ -400,7 +400,7 @@ PACE = Pace(seed=1, log_every=1, grid_every=100, checkpoint_every=2, snapshot_ev
 def test_a_loss_that_is_not_finite_names_step_term_and_the_last_good_checkpoint(tmp_path):
     run = RunFolder(tmp_path / "run").create()
     with pytest.raises(TrainingError, match=r"'bad' is not finite at step 5.*fragile-000004.pt \(step 4\)"):
-        list(train_stage(Fragile(breaks_at=4), run, Processes(cpu=True), PACE))
+        list(train_stage(Fragile(breaks_at=4), run, Processes(), PACE))
     assert run.last_checkpoint("fragile").step == 4
 
 
@@ -417,7 +417,7 @@ def test_a_full_disk_costs_no_checkpoint_already_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(TrainingError, match=r"No space left on device.*Checkpoints already written are untouched"):
-        list(train_stage(Fragile(breaks_at=-1), run, Processes(cpu=True), PACE))
+        list(train_stage(Fragile(breaks_at=-1), run, Processes(), PACE))
     monkeypatch.setattr(torch, "save", save)
     assert run.last_checkpoint("fragile").step == 2
     assert not list(run.path.rglob(".dsg-*"))
@@ -426,7 +426,7 @@ def test_a_full_disk_costs_no_checkpoint_already_written(tmp_path, monkeypatch):
 def test_a_vanished_run_folder_is_said_in_one_line(tmp_path):
     run = RunFolder(tmp_path / "run").create()
     with pytest.raises(TrainingError, match="Could not write"):
-        for event in train_stage(Fragile(breaks_at=-1), run, Processes(cpu=True), PACE):
+        for event in train_stage(Fragile(breaks_at=-1), run, Processes(), PACE):
             if event.current == 1:
                 (tmp_path / "run").rename(tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "checkpoints").is_dir()

@@ -80,6 +80,7 @@ def draw_portraits(folder: Path, count: int = 5) -> list[Portrait]:
 
 def main(folder: str, portraits: str, rank: str, processes: str, steps: str) -> None:
     from dualstylegan.destylize import destylize_portraits
+    from dualstylegan.runtime.processes import Processes
 
     pictures = [Portrait(path.name, path) for path in Path(portraits).glob("*.png")]
     for event in destylize_portraits(
@@ -89,8 +90,7 @@ def main(folder: str, portraits: str, rank: str, processes: str, steps: str) -> 
         perception=DrawnJudges(),
         settings=Destylize(steps=int(steps), batch=1),
         seed=1,
-        rank=int(rank),
-        processes=int(processes),
+        processes=Processes(int(rank), int(processes)),
     ):
         if event.kind == "done":
             print(event.output, flush=True)

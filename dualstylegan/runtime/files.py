@@ -79,9 +79,11 @@ def is_temporary(path: str | os.PathLike) -> bool:
     return name.startswith((".", "~$")) or name.endswith(("~", ".tmp", ".part"))
 
 
-def sweep(folder: Path) -> None:
-    """Remove what killed writers left anywhere below. Only where nobody is writing."""
+def sweep(folder: Path, *, keep: Path | None = None) -> None:
+    """Remove what killed writers left anywhere below, but for `keep`. Only where nobody is writing."""
     for path in folder.rglob(f"{TEMPORARY}*"):
+        if path == keep:
+            continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

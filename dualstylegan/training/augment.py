@@ -8,11 +8,12 @@ not leak. p rises while D is too sure of real pictures and falls while it is not
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.portraits import resized
 
 EVERY = 4  # steps whose logits are averaged before p moves
@@ -22,7 +23,7 @@ class AdaptiveAugmentation:
     """Augments images with a probability that follows D.
 
     `target` is what the mean sign of D's logits on real pictures should be; `images` is over how many real pictures p
-    may move by 1; `most` is its limit. `mean` averages a tensor over the run's processes, so that p is the same in all.
+    may move by 1; `most` is its limit. Over all `processes`, so that p is the same in all.
     """
 
     def __init__(
@@ -32,11 +33,10 @@ class AdaptiveAugmentation:
         images: int = 500_000,
         most: float = 0.8,
         p: float = 0.0,
-        processes: int = 1,
-        mean: Callable[[Tensor], Tensor] = lambda value: value,
+        processes: Processes | None = None,
     ):
         self.target, self.images, self.most, self.p = target, images, most, p
-        self._processes, self._mean = processes, mean
+        self._processes = processes or Processes()
         self._signs, self._seen, self._steps = 0.0, 0, 0
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -52,8 +52,8 @@ class AdaptiveAugmentation:
         self._steps += 1
         if self._steps % EVERY or not self._seen:
             return self.p
-        overfit = float(self._mean(torch.tensor(self._signs / self._seen)))
-        step = self._seen * self._processes / self.images
+        overfit = float(self._processes.mean(torch.tensor(self._signs / self._seen)))
+        step = self._seen * self._processes.count / self.images
         self.p = min(max(self.p + math.copysign(step, overfit - self.target), 0.0), self.most)
         self._signs, self._seen = 0.0, 0
         return self.p

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -34,6 +34,7 @@ from dualstylegan.media.paths import Source, expand_inputs
 from dualstylegan.recipe import Data, Template
 from dualstylegan.runtime.files import whole_file
 from dualstylegan.runtime.interrupts import uninterrupted
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.portraits import Portrait, load_portrait
 
 CROPS, LEFT_OUT, INDEX = "crops", "left-out", "portraits.json"
@@ -65,20 +66,16 @@ def prepare_portraits(
     data: Data,
     folder: Path,
     size: int,
-    *,
-    rank: int = 0,
-    processes: int = 1,
-    wait: Callable[[str], None] = lambda what: None,
-    verb: str = "train",
+    processes: Processes | None = None,
 ) -> Iterator[Event]:
     """Align this process's share of the portraits into `folder` as PNG of `size` px; the generator's value is a
-    PreparedPortraits, the same in every process.
-
-    `wait` returns once all processes have called it. Raises TrainingError, one line, when there is no folder or too few
+    PreparedPortraits, the same in every process. Raises TrainingError, one line, when there is no folder or too few
     portraits are left.
     """
+    processes = processes or Processes()
+    verb = processes.verb
     sources = list_portraits(data)
-    mine = sorted(sources)[rank::processes]
+    mine = processes.share(sorted(sources))
     yield Event("plan", verb, stage="data", current=0, total=len(mine))
 
     held_out, others = held_out_of(sources, data)
@@ -99,16 +96,16 @@ def prepare_portraits(
                 yield Event(
                     "progress", verb, str(job.source), str(job.crop), stage="data", current=count, total=len(jobs)
                 )
-    _write_json(folder / LEFT_OUT / f"{rank}-of-{processes}.json", left_out)
-    wait("data")
+    _write_json(folder / LEFT_OUT / f"{processes.rank}-of-{processes.count}.json", left_out)
+    processes.wait_for_all("data")
 
-    left_out = _read_left_out(folder, processes)
+    left_out = _read_left_out(folder, processes.count)
     prepared = PreparedPortraits(
         tuple(Portrait(name, crop_path(folder, name)) for name in others if name not in left_out),
         tuple(Portrait(name, crop_path(folder, name)) for name in held_out if name not in left_out),
         left_out,
     )
-    if rank == 0:
+    if processes.is_main:
         _write_json(folder / INDEX, _index(prepared, size))
         for name in sorted(left_out.keys() - set(mine)):  # the other processes' are said here: they have no voice
             yield Event("skipped", verb, str(sources[name]), message=left_out[name], stage="data")
@@ -232,8 +229,8 @@ def _index(prepared: PreparedPortraits, size: int) -> dict[str, Any]:
     }
 
 
-def _read_left_out(folder: Path, processes: int) -> dict[str, str]:
-    parts = (folder / LEFT_OUT / f"{rank}-of-{processes}.json" for rank in range(processes))
+def _read_left_out(folder: Path, count: int) -> dict[str, str]:
+    parts = (folder / LEFT_OUT / f"{rank}-of-{count}.json" for rank in range(count))
     merged: dict[str, str] = {}
     for part in parts:
         merged |= json.loads(part.read_text(encoding="utf-8"))
@@ -417,7 +414,7 @@ class Portraits:
     With `weights`, one number per portrait, each as often as its weight says: w times an epoch when their mean is 1,
     rounded up or down by chance.
 
-    What is drawn depends on `seed`, `rank`, `processes` and the number drawn so far, on nothing else: processes never
+    What is drawn depends on `seed`, `processes` and the number drawn so far, on nothing else: processes never
     draw the same, and a run that goes on draws what it would have drawn. With `flip`, a fair coin mirrors each picture
     drawn. Crops up to 2 GiB are read once and kept; others are read as they are drawn.
     """
@@ -428,8 +425,7 @@ class Portraits:
         size: int,
         *,
         seed: int = 0,
-        rank: int = 0,
-        processes: int = 1,
+        processes: Processes | None = None,
         flip: bool = False,
         weights: Sequence[float] | None = None,
         device: torch.device | str = "cpu",
@@ -439,7 +435,7 @@ class Portraits:
             raise TrainingError("There are no portraits to train on.")
         self.portraits, self.size, self.flip = tuple(portraits), size, flip
         self.names = tuple(portrait.name for portrait in self.portraits)
-        self.seed, self.rank, self.processes, self.device = seed, rank, processes, torch.device(device)
+        self.seed, self.processes, self.device = seed, processes or Processes(), torch.device(device)
         self.weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
         self.drawn = 0
         self._epoch: tuple[int, list[int], list[bool]] | None = None
@@ -456,7 +452,8 @@ class Portraits:
 
     def next_indices(self, count: int) -> tuple[list[int], list[bool]]:
         """Which portraits come next for this process, and which of them mirrored: what `pictures` takes."""
-        drawn = [self._at(i * self.processes + self.rank) for i in range(self.drawn, self.drawn + count)]
+        first, step = self.processes.rank, self.processes.count
+        drawn = [self._at(first + i * step) for i in range(self.drawn, self.drawn + count)]
         self.drawn += count
         return [index for index, _ in drawn], [mirrored for _, mirrored in drawn]
 

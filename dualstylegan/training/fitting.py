@@ -25,6 +25,7 @@ from dualstylegan.events import Event
 from dualstylegan.runtime.cores import use_cores
 from dualstylegan.runtime.devices import is_out_of_memory
 from dualstylegan.runtime.interrupts import uninterrupted
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.results import PortraitResults
 
 MOST_ROWS = 16  # on a device; more hardly go faster, and a kill costs more
@@ -53,16 +54,15 @@ def fit_portraits(
     make_fit: Callable[[Sequence[str]], Fit],
     *,
     stage: str,
-    verb: str,
-    device: torch.device,
+    processes: Processes,
     batch: int = 0,
-    check: Callable[[], None] = lambda: None,
 ) -> Iterator[Event]:
     """Fit every portrait of `marks` (name -> fingerprint) that has no valid result, and store each as it ends.
 
-    `batch` 0 is what memory allows, at most one per thread on a CPU and MOST_ROWS on a device. `check` is called before
-    every batch and may raise to end the work.
+    `batch` 0 is what memory allows, at most one per thread on a CPU and MOST_ROWS on a device. Before every batch
+    it looks whether another process has failed.
     """
+    verb, device = processes.verb, processes.device
     todo = results.missing(marks)
     done = len(marks) - len(todo)
     yield Event("plan", verb, stage=stage, current=done, total=len(marks))
@@ -70,7 +70,7 @@ def fit_portraits(
         return
 
     def work(part: Sequence[str]) -> Iterator[Report]:
-        check()
+        processes.check()
         try:
             yield from fit_and_store(part)
         except TrainingError as error:

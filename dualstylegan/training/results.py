@@ -7,7 +7,7 @@ a file made with other settings, another network or another picture of that name
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -95,9 +95,3 @@ def network_fingerprint(*networks: nn.Module) -> str:
             if not tensor.dim():
                 digest.update(str(tensor.item()).encode())
     return digest.hexdigest()[:32]
-
-
-def share(names: Iterable[str], rank: int, processes: int) -> list[str]:
-    """The names that process `rank` of `processes` works on: by position in the whole list, so that every process
-    knows its share without asking, however much of the work is already done."""
-    return [name for position, name in enumerate(names) if position % processes == rank]

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     options = parser.parse_args()
 
-    processes = Processes()
+    processes = Processes.launched()
     print(f"{processes.device}, {torch.get_num_threads()} threads, {options.size} px, batch {options.batch}")
     print(f"{'step':24} {'precision':10} {'images/s':>9} {'s/step':>8}")
     with tempfile.TemporaryDirectory() as folder:
