@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -12,24 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from dualstylegan.errors import BadFileError, UsageError, failure
-from dualstylegan.events import Event, Kind
+from dualstylegan.choices import FACES, check_choice
+from dualstylegan.errors import BadFileError, UsageError
+from dualstylegan.events import Event
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face
 from dualstylegan.faces.faces_json import check_known, entry_of, faces_of, read_entries, read_faces_json, write_entries
 from dualstylegan.faces.find import Detector, make_detector
 from dualstylegan.media.images import Picture, from_tensor, read_picture, write_picture
 from dualstylegan.media.mark import is_marked
-from dualstylegan.media.paths import PassedOver, Source, expand_inputs, is_complete
+from dualstylegan.media.paths import PassedOver, expand_inputs, is_complete
 from dualstylegan.media.plan import Destination, Plan
+from dualstylegan.media.tasks import Task
 from dualstylegan.runtime.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
 
 VERB = "align"
-FACES = ("all", "largest")
 SIZE = 1024  # FFHQ's own
 MOST_AT_ONCE = 8  # pictures whose faces are looked for together
-
-log = logging.getLogger(__name__)
 
 
 def align_pictures(
@@ -56,8 +54,7 @@ def align_pictures(
     one bad picture stops nothing. Raises, before any work, UsageError for what cannot be asked and BadFileError for
     a faces.json that cannot be read.
     """
-    if faces not in FACES:
-        raise UsageError(f"--faces is all or largest, not '{faces}'.")
+    check_choice("faces", faces, FACES)
     if size < 0 or size > 8192:
         raise UsageError(f"--size is the side of a crop in pixels, up to 8192, or 0 for none; not {size}.")
     out = Destination.of(output, "faces")
@@ -74,7 +71,7 @@ def align_pictures(
     for crop in record.crops_of_others({source.relative.as_posix() for source in sources}):
         plan.keep(out.folder / crop, "an earlier crop")
     crops = [[None]] * len(sources) if not size else plan.results(out, sources, suffix=".png", even=True)
-    tasks = [_Task(source, crop) for source, (crop,) in zip(sources, crops, strict=True)]
+    tasks = [_Photo(VERB, source, crop) for source, (crop,) in zip(sources, crops, strict=True)]
     job = _Job(out.folder, size, record, plan)
     tally: Counter[str] = Counter()
 
@@ -114,10 +111,9 @@ def align_pictures(
 
 
 @dataclass
-class _Task:
-    """One picture. `crop` is where its largest face goes, None where no crops are written."""
+class _Photo(Task):
+    """`crop` is where the picture's largest face goes, None where no crops are written."""
 
-    source: Source
     crop: Path | None
     picture: Picture | None = None
     faces: list[Face] = field(default_factory=list)  # the largest first
@@ -125,15 +121,6 @@ class _Task:
     @property
     def file(self) -> str:
         return self.source.relative.as_posix()
-
-    def event(self, kind: Kind, message: str | None = None, outputs: Sequence[Path] = ()) -> Event:
-        paths = [str(path) for path in outputs]
-        data = {"faces": len(self.faces), "outputs": paths} if kind == "done" else {}
-        return Event(kind, VERB, str(self.source.path), paths[0] if paths else None, message, data=data)
-
-    def failed(self, error: Exception) -> Event:
-        log.debug("%s failed", self.source.path, exc_info=error)
-        return self.event("failed", failure(error))
 
 
 @dataclass(frozen=True)
@@ -143,7 +130,7 @@ class _Job:
     record: _Record
     plan: Plan
 
-    def has(self, task: _Task) -> bool:
+    def has(self, task: _Photo) -> bool:
         """Whether an earlier run did all of this picture, at this size."""
         entries = self.record.of(task.file)
         if not self.size:
@@ -153,7 +140,7 @@ class _Job:
             for entry in entries
         )
 
-    def write(self, task: _Task) -> list[Path]:
+    def write(self, task: _Photo) -> list[Path]:
         """Cut and write every face of a picture, then note them; returns the files."""
         crops = self.plan.numbered(task.crop, len(task.faces)) if self.size else []
         for face, crop in zip(task.faces, crops, strict=bool(self.size)):
@@ -195,16 +182,17 @@ class _Record:
 
 
 def _run(
-    tasks: Sequence[_Task], job: _Job, finder: Detector | None, known: dict[str, list[Face]] | None, largest: bool
+    tasks: Sequence[_Photo], job: _Job, finder: Detector | None, known: dict[str, list[Face]] | None, largest: bool
 ) -> Iterator[Event]:
     """Decode ahead, look for faces in several pictures at once, cut and write behind."""
 
-    def finish(ended: Iterable[tuple[_Task, list[Path] | Exception]]) -> Iterator[Event]:
+    def finish(ended: Iterable[tuple[_Photo, list[Path] | Exception]]) -> Iterator[Event]:
         for task, outcome in ended:
             task.picture = None
-            yield task.failed(outcome) if isinstance(outcome, Exception) else task.event("done", outputs=outcome)
+            failed = isinstance(outcome, Exception)
+            yield task.failed(outcome) if failed else task.event("done", outputs=outcome, faces=len(task.faces))
 
-    def find(batch: list[_Task]) -> Iterator[Event]:
+    def find(batch: list[_Photo]) -> Iterator[Event]:
         for task, found in zip(batch, _faces(batch, finder, known), strict=True):
             if isinstance(found, Exception):
                 yield task.failed(found)
@@ -217,7 +205,7 @@ def _run(
                 continue
             task.picture = None
 
-    batch: list[_Task] = []
+    batch: list[_Photo] = []
     with WriteBehind() as writer:
         with closing(read_ahead(tasks, lambda task: read_picture(task.source.path), nbytes=_nbytes)) as pictures:
             for task, picture in pictures:
@@ -235,7 +223,7 @@ def _run(
 
 
 def _faces(
-    batch: list[_Task], finder: Detector | None, known: dict[str, list[Face]] | None
+    batch: list[_Photo], finder: Detector | None, known: dict[str, list[Face]] | None
 ) -> list[list[Face] | Exception]:
     """The faces of each picture, or why they could not be had."""
     if known is not None:
