@@ -71,7 +71,7 @@ def sample(
     from dualstylegan.sample import Sampling, sample_blend, sample_output, sample_portraits
 
     sample_output(out, blend=blend is not None, frames=frames)  # refused before a style is loaded, or fetched
-    sampling = Sampling(style, settings, notify=lambda line: typer.echo(line, err=True))
+    sampling = Sampling(style, settings)
     if blend is None:
         events = sample_portraits(sampling, out, count=number, seed=seed, fix=fix or ())
     else:

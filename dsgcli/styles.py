@@ -59,14 +59,22 @@ def pull(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Styles of the list.", show_default=False)],
     wplus: Annotated[bool, typer.Option("--wplus", help="Also the encoder that 'stylize --wplus' needs.")] = False,
     half: HalfOption = False,
+    accept_changed: Annotated[
+        bool,
+        typer.Option("--accept-changed", help="Take files that are no longer what they were when they first came."),
+    ] = False,
     json: JsonOption = False,
     offline: OfflineOption = False,
 ) -> None:
-    """Fetch styles. Licence and size are shown first; what was cut short is resumed by the same command."""
+    """Fetch styles. Licence and size are shown first; what was cut short is resumed by the same command.
+
+    Files with a published sha256 are checked against it, others against the hub's own hash and, later, against what
+    came the first time (downloads/lock.json of the cache).
+    """
     from dsgcli.report import show
     from dualstylegan.styles import pull_styles
 
-    raise typer.Exit(show(pull_styles(names, wplus=wplus, half=half), json=json))
+    raise typer.Exit(show(pull_styles(names, wplus=wplus, half=half, accept_changed=accept_changed), json=json))
 
 
 @app.command("import")

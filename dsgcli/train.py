@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -72,7 +71,6 @@ def train(
         redo=redo,
         dry_run=dry_run,
         cpu=cpu,
-        notify=lambda line: print(f"dsg: {line}", file=sys.stderr),
     )
     raise typer.Exit(show(events, json=json, answer=dry_run))
 

@@ -24,8 +24,8 @@ from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
-from dualstylegan.models import zoo
-from dualstylegan.models.bundle import base_of, load_style, read_header
+from dualstylegan.models import library
+from dualstylegan.models.lookup import find_model
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Destylize, Recipe, build_recipe
 from dualstylegan.runtime.processes import Processes
@@ -193,14 +193,13 @@ def destylization_recipe(
 def _base_under(style: str) -> str | Path:
     """The base of a style, or the base itself."""
     try:
-        folder = zoo.find_style(style)
+        return library.obtain(style).base_folder
     except UsageError as no_style:
         try:
-            zoo.find_base(style)
+            find_model(style, "base")
         except UsageError:
             raise no_style from None
         return style
-    return base_of(folder, read_header(folder)) if folder else load_style(style, encoder=False).base_folder
 
 
 def _fingerprints(names, paths, settings: Destylize, seed: int, networks: str, judges: dict) -> dict[str, str]:

@@ -136,9 +136,9 @@ def _has_codec(av: Any, name: str, mode: str) -> bool:
 
 
 def _cache() -> Finding:
-    from dualstylegan.models import zoo
+    from dualstylegan.models.cache import cache_home, is_offline
 
-    home = zoo.cache_home()
+    home = cache_home()
     held_mb = 0.0
     for folder, _, files in os.walk(home):
         held_mb += sum(Path(folder, name).lstat().st_size for name in files) / 1e6
@@ -146,16 +146,16 @@ def _cache() -> Finding:
     while not there.exists():
         there = there.parent
     writable = os.access(there, os.W_OK)
-    facts = {"folder": str(home), "mb": round(held_mb, 1), "writable": writable, "offline": zoo.is_offline()}
+    facts = {"folder": str(home), "mb": round(held_mb, 1), "writable": writable, "offline": is_offline()}
     line = f"{home}, {held_mb:.0f} MB{'' if writable else ', NOT writable'}{', offline' if facts['offline'] else ''}"
     return "cache", line, facts, None if writable else f"{home} cannot be written"
 
 
 def _models() -> Finding:
-    from dualstylegan.models import zoo
+    from dualstylegan.models.lookup import list_styles
 
     places: dict[str, list[str]] = {}
-    for style in zoo.list_styles():
+    for style in list_styles():
         places.setdefault(style.place, []).append(style.name)
     here = [f"{', '.join(names)} ({place})" for place, names in places.items() if place != "downloadable"]
     return "styles", "; ".join(here) or "none", dict(places), None if here else "no style is here"

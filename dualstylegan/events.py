@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+Result = TypeVar("Result")
 
 Kind = Literal["plan", "progress", "done", "skipped", "failed", "warning", "note", "summary"]
 
@@ -40,3 +43,12 @@ class Event:
             "total": self.total,
             "data": self.data,
         }
+
+
+def outcome(work: Generator[Event, None, Result], tell: Callable[[Event], object] = lambda event: None) -> Result:
+    """What a generator of events returns in the end; `tell` hears what it says on the way."""
+    while True:
+        try:
+            tell(next(work))
+        except StopIteration as end:
+            return end.value

@@ -21,8 +21,9 @@ from dualstylegan.errors import TrainingError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.images import from_tensor, write_picture
 from dualstylegan.media.sheets import strip
-from dualstylegan.models.bundle import Style, load_style, save_style
 from dualstylegan.models.codes import StyleBank
+from dualstylegan.models.library import load_style
+from dualstylegan.models.style import Style, save_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Data, Refine
 from dualstylegan.runtime.processes import Processes

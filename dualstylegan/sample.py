@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,10 @@ from dualstylegan.media.images import check_format, from_tensor, write_picture
 from dualstylegan.media.paths import kind_of
 from dualstylegan.media.plan import Destination, refuse_anothers
 from dualstylegan.media.sheets import PAPER, contact_sheet
-from dualstylegan.models.bundle import Style, load_style
-from dualstylegan.models.codes import extrinsic_code, parse_style
+from dualstylegan.models import library
+from dualstylegan.models.codes import extrinsic_code
+from dualstylegan.models.library import load_style
+from dualstylegan.models.style import Style
 from dualstylegan.runtime.devices import pick_device, pick_precision, unless_memory_runs_out
 from dualstylegan.stylizing.settings import SamplingSettings
 from dualstylegan.stylizing.stylizer import chosen_for, default_batch
@@ -55,22 +57,20 @@ class Sampling:
         self,
         style: str | Style,
         settings: SamplingSettings | None = None,
-        *,
-        notify: Callable[[str], None] | None = None,
         **keywords: Any,
     ):
-        """`keywords` are settings by name; `notify` takes what is to be said of a style that is fetched first."""
+        """`keywords` are settings by name."""
         self.settings = settings = replace(settings or SamplingSettings(), **keywords)
         self.device = pick_device(settings.device)
         self.dtype = pick_precision(settings.precision, self.device)
-        self.request = parse_style(style) if isinstance(style, str) else None
-        self.style = load_style(self.request.name, encoder=False, notify=notify) if isinstance(style, str) else style
+        self.found = library.obtain(style) if isinstance(style, str) else library.found_in(style)
+        self.style = load_style(self.found, encoder=False) if isinstance(style, str) else style
         header = self.style.header
         self.model = self.style.model.to(self.device).eval()
         self.weights, self.truncation = chosen_for(header, settings)
         self.batch = settings.batch or default_batch(self.model.size, self.device)
         self.exemplar = None
-        if self.request and any(part.exemplar is not None for part in self.request.parts):
+        if any(part.exemplar is not None for part in self.found.request.parts):
             self.exemplar = self._exemplar()
 
     def draw(self, count: int, seed: int = 1, fix: Collection[str] = ()) -> Codes:
@@ -152,8 +152,7 @@ class Sampling:
     @torch.no_grad()
     def _exemplar(self) -> Tensor:
         """(1, rows, dim) in W+: the style's exemplar or blend that was asked for."""
-        bank, default = self.style.bank, self.style.header.get("default_exemplar") or 0
-        found = extrinsic_code(self.request, bank, mapping=lambda code: self._mapped(code), default=default)
+        found = extrinsic_code(self.found.exemplars, self.style.bank, mapping=self._mapped)
         return found.code[None].cpu() if found.space == "w+" else self._mapped(found.code[None])
 
     def _mapped(self, codes: Tensor) -> Tensor:
@@ -243,7 +242,7 @@ def sample_portraits(
     if count < 1:
         raise UsageError(f"The number of portraits is 1 or more, not {count}.")
     one_sheet = _names_a_picture(output)
-    name = sampling.request.slug if sampling.request else sampling.style.name
+    name = sampling.found.request.slug
     yield Event("plan", "sample", current=0, total=count)
     small = []
     for number, pixels in enumerate(sampling.render(sampling.draw(count, seed, fix))):

@@ -18,10 +18,16 @@ from dualstylegan.events import Event
 from dualstylegan.media.images import from_tensor, write_picture
 from dualstylegan.media.plan import Destination, refuse_anothers
 from dualstylegan.media.sheets import contact_sheet
-from dualstylegan.models import zoo
-from dualstylegan.models.bundle import Style, load_style, read_header, read_thumbnails
-from dualstylegan.models.codes import StyleBank, fit_weights
+from dualstylegan.models import lookup
+from dualstylegan.models.bundle import read_header
+from dualstylegan.models.cache import cache_home
+from dualstylegan.models.codes import Exemplars, fit_weights
 from dualstylegan.models.convert import import_style, pull_style
+from dualstylegan.models.fetch import Terms
+from dualstylegan.models.library import load_style
+from dualstylegan.models.lookup import find_model
+from dualstylegan.models.style import Style, read_thumbnails
+from dualstylegan.models.zoo import ENCODER
 from dualstylegan.runtime.files import whole_file
 
 VERB = "styles"
@@ -33,7 +39,7 @@ MOST_IDS = 2000
 
 def list_styles() -> Iterator[Event]:
     """One note per style (its facts in `data`), then a summary."""
-    found = zoo.list_styles()
+    found = lookup.list_styles()
     widest = max(len(style.name) for style in found)
     for style in found:
         facts = asdict(style) | {"folder": style.folder and str(style.folder)}
@@ -45,13 +51,13 @@ def list_styles() -> Iterator[Event]:
     places = [style.place for style in found]
     counts = [f"{places.count(place)} {place}" for place in ("embedded", "cached", "downloadable") if place in places]
     summary = f"{', '.join(counts)}. 'dsg styles show NAME' draws the exemplars, 'dsg styles pull NAME' fetches a style"
-    summary += "." if _has_encoder() else f"; the first one brings their common encoder too, {zoo.ENCODER.about_mb} MB."
-    yield Event("summary", VERB, message=summary, data={"home": str(zoo.cache_home())})
+    summary += "." if _has_encoder() else f"; the first one brings their common encoder too, {ENCODER.about_mb} MB."
+    yield Event("summary", VERB, message=summary, data={"home": str(cache_home())})
 
 
 def _has_encoder() -> bool:
     """Whether a base that official styles can share is here already."""
-    return any((zoo.cache_home() / "bases").glob("ffhq*/header.json"))
+    return any((cache_home() / "bases").glob("ffhq*/header.json"))
 
 
 def show_style(
@@ -69,18 +75,14 @@ def show_style(
     where the default name is a file that dsg has not made.
     """
     target = None if output is None else _sheet_place(output)
-    folder = zoo.find_style(name)
-    if folder is None:
-        folder = yield from zoo.as_events(
-            VERB, lambda notify, progress: pull_style(name, offline=offline, notify=notify, progress=progress)
-        )
+    folder = find_model(name, "style") or (yield from pull_style(name, terms=Terms(VERB, offline)))
     header = read_header(folder)
-    count = len(header["exemplars"])
-    bank = StyleBank(header["exemplars"], torch.empty(count, 1, 0), style=header["name"])  # names alone
+    known = Exemplars(tuple(header["exemplars"]), header["name"])
+    count = len(known)
     if target is None:
         target = Path(f"{header['name']}.png")
         refuse_anothers(target)
-    chosen = parse_ids(ids, bank) if ids else list(range(count))
+    chosen = parse_ids(ids, known) if ids else list(range(count))
     if not chosen:
         raise UsageError(f"Style '{name}' has no exemplars to show.")
 
@@ -95,21 +97,30 @@ def show_style(
             pictures[number] = picture
             yield Event("progress", VERB, source=name, stage="render", current=len(pictures), total=len(chosen))
 
-    labels = [f"{i}  {Path(bank.names[i]).stem}" for i in chosen]
+    labels = [f"{i}  {Path(known.names[i]).stem}" for i in chosen]
     title = f"{header['name']}: {count} exemplars, use as {header['name']}:NUMBER"
     sheet = contact_sheet([pictures[i] for i in chosen], labels, columns=columns, title=title)
     write_picture(target, sheet)
-    data = {"exemplars": {str(i): bank.names[i] for i in chosen}, "rendered": thumbnails is None}
+    data = {"exemplars": {str(i): known.names[i] for i in chosen}, "rendered": thumbnails is None}
     yield Event("done", VERB, source=name, output=str(target), data=data)
     yield Event("summary", VERB, output=str(target), message=f"{target}: {len(chosen)} of {count} exemplars of {name}.")
 
 
 def pull_styles(
-    names: Sequence[str], *, wplus: bool = False, half: bool = False, offline: bool | None = None
+    names: Sequence[str],
+    *,
+    wplus: bool = False,
+    half: bool = False,
+    offline: bool | None = None,
+    accept_changed: bool = False,
 ) -> Iterator[Event]:
-    """Fetch styles, with `wplus` their W+ encoder too. One that fails does not stop the others; a wrong name does."""
+    """Fetch styles, with `wplus` their W+ encoder too. One that fails does not stop the others; a wrong name does.
+
+    A file that is no longer what it was when it first came is refused, unless `accept_changed`.
+    """
     wanted = list(dict.fromkeys(names))
-    here = {name: zoo.find_style(name) for name in wanted}
+    here = {name: find_model(name, "style") for name in wanted}
+    terms = Terms(VERB, offline, accept_changed)
     yield Event("plan", VERB, total=len(wanted))
     failed = 0
     for name in wanted:
@@ -117,12 +128,7 @@ def pull_styles(
             yield Event("skipped", VERB, source=name, output=str(here[name]), message="is already here")
             continue
         try:
-            folder = yield from zoo.as_events(
-                VERB,
-                lambda notify, progress, name=name: pull_style(
-                    name, wplus=wplus, half=half, offline=offline, notify=notify, progress=progress
-                ),
-            )
+            folder = yield from pull_style(name, wplus=wplus, half=half, terms=terms)
             yield Event("done", VERB, source=name, output=str(folder))
         except DualStyleGANError as error:
             failed += 1
@@ -141,30 +147,25 @@ def bring_style(
     half: bool = False,
 ) -> Iterator[Event]:
     """Import a folder of the official release, or a run's style, into the cache; see `convert.import_style`."""
-    target = yield from zoo.as_events(
-        VERB,
-        lambda notify, progress: import_style(
-            folder, name, encoder=encoder, encoder_wplus=encoder_wplus, half=half, notify=notify
-        ),
-    )
+    target = yield from import_style(folder, name, encoder=encoder, encoder_wplus=encoder_wplus, half=half, verb=VERB)
     header = read_header(target)
     yield Event("done", VERB, source=str(folder), output=str(target), data={"name": header["name"]})
     lines = f"{header['name']}: {len(header['exemplars'])} exemplars, licence: {_short(header.get('licence'))}."
     yield Event("summary", VERB, output=str(target), message=f"{lines} Use it as --style {header['name']}:ID.")
 
 
-def parse_ids(text: str, bank: StyleBank) -> list[int]:
+def parse_ids(text: str, known: Exemplars) -> list[int]:
     """`0-29,41,x.jpg` -> exemplar numbers in that order, each once. Raises UsageError."""
     numbers: list[int] = []
     for piece in filter(None, (piece.strip() for piece in text.split(","))):
         span = re.fullmatch(r"(\d+)-(\d+)", piece)
-        if span and piece not in bank.names:
+        if span and piece not in known.names:
             first, last = int(span[1]), int(span[2])
             if last < first:
                 raise UsageError(f"'{piece}' in '{text}' counts backwards: write {last}-{first}.")
-            numbers += [bank.index(i) for i in (*range(first, min(last, first + MOST_IDS)), last)]
+            numbers += [known.index(i) for i in (*range(first, min(last, first + MOST_IDS)), last)]
         else:
-            numbers.append(bank.index(piece))
+            numbers.append(known.index(piece))
     return list(dict.fromkeys(numbers))
 
 
@@ -173,7 +174,7 @@ def _rendered(folder: Path, numbers: Sequence[int]) -> Iterator[tuple[int, np.nd
     """Pictures (256, 256, 3) of the exemplars' codes on one face, from the cache where they were drawn before."""
     header = read_header(folder)
     sha256 = header["parts"]["extrinsic.safetensors"][:16] + header["parts"]["codes.safetensors"][:16]
-    drawn = zoo.cache_home() / "sheets" / f"{header['name']}-{sha256}"
+    drawn = cache_home() / "sheets" / f"{header['name']}-{sha256}"
     style: Style | None = None
     for number in numbers:
         file = drawn / f"{number:05d}.png"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,9 +19,10 @@ from dualstylegan.media.images import check_format
 from dualstylegan.media.mark import is_marked
 from dualstylegan.media.paths import PassedOver, Source, expand_inputs, is_complete, kept_apart
 from dualstylegan.media.plan import Destination, Plan, without_results
-from dualstylegan.models import zoo
-from dualstylegan.models.codes import distinct_labels, parse_style
-from dualstylegan.models.convert import pull_style
+from dualstylegan.models import library
+from dualstylegan.models.codes import distinct_labels
+from dualstylegan.models.fetch import Terms
+from dualstylegan.models.library import FoundStyle
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.stylizing.film_report import FilmReport
 from dualstylegan.stylizing.films import restyle_film
@@ -67,9 +68,7 @@ def stylize_files(
         raise UsageError(f"--no-face is copy or skip, not '{no_face}'.")
     if not styles:
         raise UsageError("No style given: --style toon:7, for example. 'dsg styles' lists them.")
-    for style in styles:
-        if isinstance(style, str):
-            zoo.find_style(parse_style(style).name)
+    found = [style if isinstance(style, Stylizer) else library.find(style) for style in styles]
     for style, times in Counter(style for style in styles if isinstance(style, str)).items():
         if times > 1:
             raise UsageError(f"The style {style} is named {times} times. Name it once.")
@@ -79,7 +78,7 @@ def stylize_files(
     out = Destination.of(output)
     processes = Processes.launched(cpu=str(settings.device) == "cpu")
     inputs = list(inputs)
-    requests = [style.request if isinstance(style, Stylizer) else parse_style(style) for style in styles]
+    requests = [style.request for style in found]
     read = [part.exemplar for request in requests for part in request.parts] + [landmarks]
     labels = distinct_labels(requests)
 
@@ -122,8 +121,8 @@ def stylize_files(
             for task in todo:
                 yield task.event("note", f"would become {', '.join(map(str, task.wanted_outputs))}")
         elif todo:
-            yield from _fetch(styles, settings.wplus)
-            yield from restyle(StyleSet.open(styles, settings), *_by_kind(todo))
+            here = yield from _fetch(found, settings.wplus)
+            yield from restyle(StyleSet.open(here, settings), *_by_kind(todo))
 
     def restyle(styles: StyleSet, photos: Sequence[StyleTask], films: Sequence[StyleTask]) -> Iterator[Event]:
         for stylizer in styles.stylizers:
@@ -158,14 +157,14 @@ def stylize_files(
         yield _summary(tally, time.monotonic() - started_s, dry_run)
 
 
-def _fetch(styles: Sequence[str | Stylizer], wplus: bool) -> Iterator[Event]:
+def _fetch(styles: Sequence[FoundStyle | Stylizer], wplus: bool) -> Generator[Event, None, list[FoundStyle | Stylizer]]:
     """Official styles that are not here yet come first, with what there is to say of them."""
-    for name in dict.fromkeys(parse_style(style).name for style in styles if isinstance(style, str)):
-        if zoo.find_style(name) is None or (wplus and name in zoo.TABLE):
-            yield from zoo.as_events(
-                VERB,
-                lambda notify, progress, name=name: pull_style(name, wplus=wplus, notify=notify, progress=progress),
-            )
+    here: list[FoundStyle | Stylizer] = []
+    for style in styles:
+        if isinstance(style, FoundStyle):
+            style = yield from library.fetch(style, wplus=wplus, terms=Terms(VERB))
+        here.append(style)
+    return here
 
 
 def _of_page(path: Path) -> Event:

@@ -23,14 +23,18 @@ from dualstylegan.destylize import destylization_grid, destylize_portraits, read
 from dualstylegan.errors import TrainingError, UsageError, did_you_mean
 from dualstylegan.events import Event
 from dualstylegan.media.images import read_picture, write_picture
-from dualstylegan.models.bundle import Base, CodePrior, GaussianPrior, Style, load_base, save_base, save_style
+from dualstylegan.models.base import Base, save_base
+from dualstylegan.models.build import new_generator, sampler_of
 from dualstylegan.models.codes import StyleBank, fit_weights
+from dualstylegan.models.fetch import Terms
+from dualstylegan.models.library import fetch_base, load_base
+from dualstylegan.models.priors import CodePrior, GaussianPrior
 from dualstylegan.models.stage_two import StageTwo, moments_by_name
+from dualstylegan.models.style import Style, save_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.residual_encoder import BODY_PX, ResidualEncoder
-from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.networks.small_encoder import SmallEncoder
-from dualstylegan.networks.stylegan2 import Discriminator, Generator
+from dualstylegan.networks.stylegan2 import Discriminator
 from dualstylegan.recipe import Adversarial, BasePhase, BaseTraining, Recipe, dump_recipe, resolve_batch
 from dualstylegan.refine import read_distances, read_refined, refine_codes, refinement_grid
 from dualstylegan.runtime.files import sweep
@@ -42,7 +46,7 @@ from dualstylegan.training.data import Portraits, list_portraits, prepare_portra
 from dualstylegan.training.finetune import FinetuneStage
 from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Pace, Stage, seed_for, train_stage
-from dualstylegan.training.perception import LAYERS, Perception, load_perception
+from dualstylegan.training.perception import LAYERS, Perception, fetch_perception, load_perception
 from dualstylegan.training.portraits import Portrait
 from dualstylegan.training.pretrain import PretrainStage
 from dualstylegan.training.run import RandomState, RunFolder
@@ -64,15 +68,14 @@ def train(
     redo: str | None = None,
     dry_run: bool = False,
     cpu: bool = False,
-    notify: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Event]:
     """Run what `recipe` asks for in the folder `run` (default: runs/NAME); stages that are done are passed over.
 
     `stage` runs that one alone. `from_step` makes what comes after stage III from an earlier snapshot. `redo` forgets a
     stage and all after it first. `dry_run` only says what would be done, how long it might take and how much memory.
-    `notify` takes lines about a base that must be fetched first (licence, size).
-    Yields progress with loss figures, grids, and a summary whose output is the model. Raises UsageError for stages the
-    recipe does not have, TrainingError for what training itself cannot do.
+    A base and judges that are not here yet are fetched first. Yields progress with loss figures, grids, and a summary
+    whose output is the model. Raises UsageError for stages the recipe does not have, TrainingError for what training
+    itself cannot do.
     """
     for name in (stage, redo):
         if name is not None and name not in recipe.stages:
@@ -90,7 +93,7 @@ def train(
     processes = Processes.launched(timeout_s=recipe.process_timeout_s, cpu=cpu)
     folder.create()
     with processes.together(folder.path), folder.alone() if processes.is_main else nullcontext():
-        training = Training(recipe, folder, processes, from_step, notify)
+        training = Training(recipe, folder, processes, from_step)
         if processes.is_main:
             sweep(folder.path, keep=processes.messages)
             if redo:
@@ -111,10 +114,8 @@ class Training:
         folder: RunFolder,
         processes: Processes,
         from_step: int | None = None,
-        notify: Callable[[str], None] = lambda line: None,
     ):
         self.recipe, self.folder, self.processes, self.from_step = recipe, folder, processes, from_step
-        self.notify = notify
         self.pace = Pace(
             recipe.seed,
             recipe.log_every,
@@ -165,11 +166,23 @@ class Training:
 
         if self.processes.is_main:
             self.folder.begin(self._place(name), settings)
+        yield from self._fetch()
         yield from self.work[name]()
         self.processes.wait_for_all(f"{name}-worked")
         if self.processes.is_main:
             self.folder.finish(self._place(name))
         self.processes.wait_for_all(f"{name}-done")
+
+    def _fetch(self) -> Iterator[Event]:
+        """What the recipe stands on and is not here yet, one process at a time; the first one speaks."""
+        wanted, terms = self.recipe.perception, Terms("train")
+        for events in (
+            fetch_base(self.recipe.base_model, terms) if self.recipe.kind != "base" else (),
+            fetch_perception(wanted.features, wanted.identity, terms),
+        ):
+            for event in events:
+                if self.processes.is_main:
+                    yield event
 
     def forget(self, name: str) -> None:
         """Undo a stage and all after it."""
@@ -239,11 +252,11 @@ class Training:
         """Networks of the phase `index`, grown from what the phase before it has left."""
         settings, phase = self.recipe.base, self.recipe.base.phases[index]
         device = self.processes.device
-        generator = _new_generator(settings, phase.size)
+        generator = new_generator(vars(settings), phase.size)
         encoder = _new_encoder(settings)
         discriminator = Discriminator(phase.size, channels=settings.channels) if phase.adversarial else None
         if before is not None:
-            earlier = _new_generator(settings, settings.phases[index - 1].size)
+            earlier = new_generator(vars(settings), settings.phases[index - 1].size)
             earlier.load_state_dict(before["generator"])
             generator = grow(earlier, generator)
             encoder.load_state_dict(before["encoder"])
@@ -267,7 +280,7 @@ class Training:
         """The averaged networks of the last phase, and the photos' codes as the prior."""
         settings, recipe = self.recipe.base, self.recipe
         last = self.folder.snapshot(f"base{len(settings.phases)}")
-        generator, encoder = _new_generator(settings, settings.size), _new_encoder(settings)
+        generator, encoder = new_generator(vars(settings)), _new_encoder(settings)
         generator.load_state_dict(last["averaged"]["generator"])
         encoder.load_state_dict(last["averaged"]["encoder"])
         if isinstance(encoder, ResidualEncoder):
@@ -440,11 +453,8 @@ class Training:
         refined = read_refined(self.folder.stage(self._place("refine")), names) if "refine" in recipe.stages else None
         samplers = None
         if "samplers" in recipe.stages:
-            samplers = {}
-            for part, state in self.folder.snapshot(self._place("samplers")).items():
-                rows = state["6.weight"].shape[0] // base.generator.style_dim
-                samplers[part] = CodeSampler(rows, base.generator.style_dim)
-                samplers[part].load_state_dict(state)
+            stored = self.folder.snapshot(self._place("samplers"))
+            samplers = {part: sampler_of(state, base.generator.style_dim) for part, state in stored.items()}
         header = {
             "name": recipe.name,
             "title": recipe.bundle.title or recipe.name,
@@ -479,7 +489,7 @@ class Training:
     def base(self) -> Base:
         """The base the recipe starts from, or the one this run has trained."""
         where = self.folder.base if self.recipe.kind == "base" else self.recipe.base_model
-        base = load_base(where, notify=self.notify if self.processes.is_main else None)
+        base = load_base(where)
         if base.encoder is None:
             raise TrainingError(f"The base '{base.name}' has no encoder: destylization and stage II need one.")
         return base
@@ -630,12 +640,6 @@ class Training:
             path = self.folder.grid(name, step)
             write_picture(path, draw())
             yield Event("note", "train", stage=name, output=str(path))
-
-
-def _new_generator(settings: BaseTraining, size: int) -> Generator:
-    return Generator(
-        size, style_dim=settings.style_dim, mapping_layers=settings.mapping_layers, channels=settings.channels
-    )
 
 
 def _new_encoder(settings: BaseTraining) -> SmallEncoder | ResidualEncoder:

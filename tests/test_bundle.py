@@ -10,26 +10,15 @@ import torch
 from PIL import Image
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
-from dualstylegan.models import bundle, zoo
-from dualstylegan.models.bundle import (
-    Base,
-    CodePrior,
-    GaussianPrior,
-    SamplerPrior,
-    Style,
-    copy_bundle,
-    generator_sha256,
-    load_base,
-    load_style,
-    read_header,
-    read_part,
-    read_thumbnails,
-    save_base,
-    save_style,
-    write_bundle,
-)
+from dualstylegan.models import bundle
+from dualstylegan.models import cache as cache_module
+from dualstylegan.models.base import Base, save_base
+from dualstylegan.models.bundle import copy_bundle, generator_sha256, read_header, read_part, write_bundle
 from dualstylegan.models.codes import StyleBank
+from dualstylegan.models.library import load_base, load_style
+from dualstylegan.models.priors import CodePrior, GaussianPrior, SamplerPrior
 from dualstylegan.models.stage_two import StageTwo
+from dualstylegan.models.style import Style, read_thumbnails, save_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.networks.small_encoder import SmallEncoder
@@ -414,7 +403,7 @@ def test_a_runs_folder_stands_for_its_models(run):
 
 
 def test_names_are_looked_up_embedded_first_then_in_the_cache(tmp_path, run, cache, monkeypatch):
-    monkeypatch.setattr(zoo, "EMBEDDED", tmp_path / "weights")
+    monkeypatch.setattr(cache_module, "EMBEDDED", tmp_path / "weights")
     for home in (tmp_path / "weights", cache / "styles"):
         copy_bundle(run / "style", home / "toon", {"name": "toon"})
     copy_bundle(run / "style", cache / "styles" / "mine", {"name": "mine"})

@@ -12,6 +12,7 @@ from dualstylegan.models.codes import (
     fit_weights,
     parse_style,
     parse_weights,
+    resolve_exemplars,
 )
 
 NAMES = ("b.jpg", "a.jpg", "03.png", "face a+b.jpg")
@@ -64,15 +65,6 @@ def test_an_ambiguous_stem_asks_for_the_whole_name():
     with pytest.raises(UsageError, match=r"x\.jpg or x\.png"):
         bank["x"]
     assert bank.index("x.png") == 1
-
-
-def test_a_subset_is_numbered_anew_and_keeps_refined_codes(bank):
-    full = StyleBank(NAMES, bank.plain, intrinsic=bank.plain * 2, refined=bank.plain * 3)
-    few = full.subset(["03", 0])
-    assert few.names == ("03.png", "b.jpg")
-    assert torch.equal(few[0], full[2])
-    assert torch.equal(few.intrinsic[1], full.intrinsic[0])
-    assert torch.equal(few.plain[0], full.plain[2])
 
 
 def test_names_and_codes_must_be_as_many():
@@ -164,23 +156,27 @@ def test_a_request_names_output_files(text, slug, tmp_path, monkeypatch):
 # From a request to a code
 
 
+def found(text, bank, default=0):
+    return resolve_exemplars(parse_style(text), bank.exemplars, default)
+
+
 def test_an_exemplar_is_a_code_in_z_plus(bank):
-    found = extrinsic_code(parse_style("toon:a.jpg"), bank, mapping=mapping)
-    assert torch.equal(found.code, bank[1])
-    assert (found.space, found.label) == ("z+", "1 (a.jpg)")
+    code = extrinsic_code(found("toon:a.jpg", bank), bank, mapping=mapping)
+    assert torch.equal(code.code, bank[1])
+    assert (code.space, code.label) == ("z+", "1 (a.jpg)")
 
 
 def test_the_name_alone_is_the_styles_default(bank):
-    found = extrinsic_code(parse_style("toon"), bank, mapping=mapping, default="03.png")
-    assert torch.equal(found.code, bank[2])
-    assert found.label == "2 (03.png)"
+    code = extrinsic_code(found("toon", bank, default="03.png"), bank, mapping=mapping)
+    assert torch.equal(code.code, bank[2])
+    assert code.label == "2 (03.png)"
 
 
 def test_a_blend_mixes_in_w_plus(bank):
-    found = extrinsic_code(parse_style("toon:0*.75+toon:a*.25"), bank, mapping=mapping)
-    assert found.space == "w+"
-    torch.testing.assert_close(found.code, 0.75 * mapping(bank[0]) + 0.25 * mapping(bank[1]))
-    torch.testing.assert_close(found.code, blend([bank[0], bank[1]], [0.75, 0.25], mapping))
+    code = extrinsic_code(found("toon:0*.75+toon:a*.25", bank), bank, mapping=mapping)
+    assert code.space == "w+"
+    torch.testing.assert_close(code.code, 0.75 * mapping(bank[0]) + 0.25 * mapping(bank[1]))
+    torch.testing.assert_close(code.code, blend([bank[0], bank[1]], [0.75, 0.25], mapping))
 
 
 def test_a_picture_is_encoded_on_the_spot_unless_it_is_an_exemplar(bank, tmp_path, monkeypatch):
@@ -194,7 +190,7 @@ def test_a_picture_is_encoded_on_the_spot_unless_it_is_an_exemplar(bank, tmp_pat
         return torch.ones(8, 16)
 
     def code(text):
-        return extrinsic_code(parse_style(text), bank, mapping=mapping, encode=encode).code
+        return extrinsic_code(found(text, bank), bank, mapping=mapping, encode=encode).code
 
     assert torch.equal(code("toon:me.jpg"), torch.ones(8, 16))
     assert torch.equal(code("toon:a.jpg"), bank[1])
@@ -204,7 +200,7 @@ def test_a_picture_is_encoded_on_the_spot_unless_it_is_an_exemplar(bank, tmp_pat
 
 def test_a_missing_picture_says_what_exists(bank):
     with pytest.raises(UsageError, match=r"No exemplar 'nobody\.jpg' in style 'toon', and no such picture"):
-        extrinsic_code(parse_style("toon:nobody.jpg"), bank, mapping=mapping, encode=lambda path: None)
+        found("toon:nobody.jpg", bank)
 
 
 # Weights

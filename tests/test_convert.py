@@ -8,12 +8,23 @@ import torch
 from tiny_release import DIM, NAMES, ROWS, tiny_release
 
 from dualstylegan.errors import DownloadError, OfflineError, UsageError
-from dualstylegan.models import convert, zoo
-from dualstylegan.models.bundle import load_base, load_style, read_header, save_style
-from dualstylegan.models.convert import import_style, pull_base, pull_style
+from dualstylegan.events import outcome
+from dualstylegan.models import convert, library
+from dualstylegan.models.bundle import read_header
+from dualstylegan.models.fetch import Terms, local_path
+from dualstylegan.models.library import load_base, load_style
 from dualstylegan.models.stage_two import StageTwo
+from dualstylegan.models.style import save_style
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator
+
+
+def import_style(*arguments, **settings):
+    return outcome(convert.import_style(*arguments, **settings))
+
+
+def pull_style(name, *, offline=None, **settings):
+    return outcome(convert.pull_style(name, terms=Terms(offline=offline), **settings))
 
 
 @pytest.fixture(autouse=True)
@@ -175,17 +186,18 @@ def downloads(release, monkeypatch, home):
     models, _ = release
     asked = []
 
-    def fetch(name, part=None, **settings):
+    def fetch(name, part=None, terms=Terms()):  # noqa: B008
         asked.append((name, part))
-        file = zoo.local_path(name, part)
-        if settings.get("offline"):
+        file = local_path(name, part)
+        if terms.offline:
             raise DownloadError("offline")
+        yield terms.note(f"{name}: licence")
         file.parent.mkdir(parents=True, exist_ok=True)
         source = models / "cartoon" / file.name
         file.write_bytes(source.read_bytes() if source.exists() else b"")
         return file
 
-    monkeypatch.setattr(zoo, "fetch", fetch)
+    monkeypatch.setattr(convert, "fetch", fetch)
     return asked
 
 
@@ -204,10 +216,19 @@ def test_a_style_that_is_here_is_not_pulled_again(downloads):
     assert len(downloads) == before
 
 
-def test_loading_an_official_style_fetches_it(downloads):
-    assert load_style("cartoon").bank.names == tuple(NAMES)
+def test_obtaining_an_official_style_fetches_it(downloads):
+    assert load_style(library.obtain("cartoon")).bank.names == tuple(NAMES)
     with pytest.raises(DownloadError):
-        load_style("anime", offline=True)
+        library.obtain("anime", offline=True)
+
+
+def test_loading_fetches_nothing(downloads):
+    for where in ("cartoon", library.find("cartoon:3")):
+        with pytest.raises(OfflineError, match="'cartoon' is not here yet: 'dsg styles pull cartoon' fetches it"):
+            load_style(where)
+    with pytest.raises(OfflineError, match="'ffhq' is not here yet"):
+        load_base("ffhq")
+    assert not downloads
 
 
 def test_the_second_style_needs_no_encoder(downloads, home):
@@ -262,7 +283,7 @@ def test_the_base_comes_with_all_that_training_starts_from(downloads, release, m
 
     monkeypatch.setattr(convert, "load_pretrained", lambda path: Released)
     told = []
-    pull_base("ffhq", notify=told.append)
+    outcome(convert.pull_base("ffhq"), lambda event: told.append(event.message))
     base = load_base("ffhq")
     assert set(base.pretrain.extrinsic) == set(base.extrinsic) and set(base.pretrain.discriminator) == {"logit.bias"}
     assert base.discriminator is not None  # fine-tuning starts from g's own

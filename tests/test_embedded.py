@@ -15,9 +15,13 @@ from safetensors import safe_open
 from tiny_style import tiny_style
 
 from dualstylegan.errors import DualStyleGANError
-from dualstylegan.models import zoo
-from dualstylegan.models.bundle import load_base, load_style, read_header, save_base, save_style
+from dualstylegan.models import cache
+from dualstylegan.models.base import save_base
+from dualstylegan.models.bundle import read_header
+from dualstylegan.models.library import load_base, load_style
+from dualstylegan.models.lookup import list_styles
 from dualstylegan.models.stage_two import StageTwo
+from dualstylegan.models.style import save_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.stylegan2 import Discriminator
 from dualstylegan.stylizing.stylizer import Stylizer
@@ -29,7 +33,7 @@ import model_cards
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-MODELS = sorted(path.parent for path in zoo.EMBEDDED.glob("*/header.json"))
+MODELS = sorted(path.parent for path in cache.EMBEDDED.glob("*/header.json"))
 STYLES = [folder for folder in MODELS if read_header(folder)["kind"] == "style"]
 BASES = [folder for folder in MODELS if folder not in STYLES]
 NONE_YET = pytest.param(None, marks=pytest.mark.skip(reason="no model of this kind is embedded yet"))
@@ -59,7 +63,7 @@ def test_an_embedded_base_names_the_photos_it_never_saw(folder):
 @each(STYLES)
 def test_an_embedded_style_draws_on_an_embedded_base(folder):
     style = load_style(folder.name, thumbnails=True, offline=True)
-    assert style.base_folder.parent == zoo.EMBEDDED
+    assert style.base_folder.parent == cache.EMBEDDED
     assert len(style.thumbnails) == len(style.bank) >= 60
     stylizer = Stylizer(style, device="cpu", detector="embedded")
     crops = torch.zeros(1, 3, stylizer.crop_size, stylizer.crop_size)
@@ -68,7 +72,7 @@ def test_an_embedded_style_draws_on_an_embedded_base(folder):
 
 @each(STYLES)
 def test_an_embedded_style_is_listed_without_a_problem(folder):
-    (listed,) = (style for style in zoo.list_styles() if style.name == folder.name)
+    (listed,) = (style for style in list_styles() if style.name == folder.name)
     assert (listed.place, listed.problem) == ("embedded", None)
 
 
@@ -78,7 +82,7 @@ def test_an_embedded_model_keeps_to_its_budget(folder):
 
 
 def test_all_embedded_models_together_keep_to_their_budget():
-    assert embed_models.size_mb(zoo.EMBEDDED) <= embed_models.WHOLE_BUDGET_MB
+    assert embed_models.size_mb(cache.EMBEDDED) <= embed_models.WHOLE_BUDGET_MB
 
 
 @each(MODELS)
@@ -111,7 +115,7 @@ def test_who_only_memorises_misses_a_goal_of_an_embedded_style(folder):
 
 @pytest.mark.skipif(not MODELS, reason="no model is embedded yet")
 def test_the_notice_names_every_embedded_model_and_whom_it_learned_from():
-    notice = (zoo.EMBEDDED / model_cards.NOTICE).read_text(encoding="utf-8")
+    notice = (cache.EMBEDDED / model_cards.NOTICE).read_text(encoding="utf-8")
     assert notice.endswith(model_cards.notice_of([folder.name for folder in MODELS]))
 
 
@@ -153,7 +157,7 @@ def package(runs, tmp_path, monkeypatch) -> Path:
     for name in ("mini", "painting"):
         embed_models.embed(runs / name, package)
     (package / "NOTICE").write_text("Networks by others\n")
-    monkeypatch.setattr(zoo, "EMBEDDED", package)
+    monkeypatch.setattr(cache, "EMBEDDED", package)
     return package
 
 

@@ -17,8 +17,8 @@ from dualstylegan.errors import DualStyleGANError, OfflineError, UsageError
 from dualstylegan.faces import face_alignment as other_backend
 from dualstylegan.faces import mtcnn_search
 from dualstylegan.faces.crop import crop_face
-from dualstylegan.faces.face import LEFT_EYE, RIGHT_EYE, Face, transform
-from dualstylegan.faces.find import TILTS, EmbeddedDetector, FaceEmbedder, make_detector, without_duplicates
+from dualstylegan.faces.face import LEFT_EYE, RIGHT_EYE, Face, transform, without_duplicates
+from dualstylegan.faces.find import TILTS, EmbeddedDetector, FaceEmbedder, make_detector
 from dualstylegan.faces.mtcnn_search import MOST_AT_ONCE, search
 from dualstylegan.networks.identity import CHIP_SIZE, SAME_PERSON_DISTANCE, chips_from_crops
 from dualstylegan.weights import load_finish, load_identity, load_landmarks68, load_matte, load_mobilenet, load_mtcnn

@@ -19,7 +19,7 @@ from dsgcli.main import main
 from dualstylegan.destylize import read_codes
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event
-from dualstylegan.models.bundle import load_base
+from dualstylegan.models.library import load_base
 from dualstylegan.recipe import load_recipe
 from dualstylegan.runtime import processes
 from dualstylegan.runtime.processes import Processes

@@ -14,7 +14,7 @@ from tiny_style import face_points, one_core, tiny_style  # noqa: F401
 from torch.nn.functional import normalize
 
 from dualstylegan.faces.landmarks import MIRRORED
-from dualstylegan.models.bundle import load_style
+from dualstylegan.models.library import load_style
 from dualstylegan.stylizing.stylizer import Stylizer
 
 sys.path.insert(0, str(ROOT / "tests" / "bench"))

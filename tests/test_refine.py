@@ -15,8 +15,9 @@ from tiny_style import tiny_style
 from dsgcli.main import main
 from dualstylegan.choices import STRUCTURE_ROWS
 from dualstylegan.errors import TrainingError
-from dualstylegan.models.bundle import load_style, save_style
 from dualstylegan.models.codes import StyleBank
+from dualstylegan.models.library import load_style
+from dualstylegan.models.style import save_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Refine
 from dualstylegan.refine import read_distances, read_refined, refine_codes, refinement_grid

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dualstylegan.errors import UsageError
-from dualstylegan.models.bundle import Base, load_base, save_base
+from dualstylegan.models.base import Base, save_base
+from dualstylegan.models.library import load_base
 from dualstylegan.networks.residual_encoder import Halving, ResidualEncoder
 from dualstylegan.networks.small_encoder import Halving as OldHalving
 from dualstylegan.networks.stylegan2 import Generator

@@ -14,7 +14,8 @@ from dsgcli.main import main
 from dualstylegan.choices import STRUCTURE_ROWS
 from dualstylegan.errors import TrainingError, UsageError
 from dualstylegan.media.film.clip import write_clip
-from dualstylegan.models.bundle import load_style, save_style
+from dualstylegan.models.library import load_style
+from dualstylegan.models.style import save_style
 from dualstylegan.networks.baselines import mix_styles, swap_layers
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.recipe import Samplers

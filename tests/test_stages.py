@@ -13,7 +13,7 @@ from tiny_codes import DIM, SIZE, DrawnJudges, draw_portraits, tiny_networks
 from tiny_style import one_core  # noqa: F401
 
 from dualstylegan.errors import UsageError
-from dualstylegan.models.bundle import Base
+from dualstylegan.models.base import Base
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.stylegan2 import Discriminator
 from dualstylegan.recipe import Destylize, Finetune, Pretrain, PretrainPhase, Refine, Samplers, Transfer, load_recipe

@@ -12,17 +12,20 @@ from tiny_style import tiny_style
 from dsgcli.main import main
 from dualstylegan import styles
 from dualstylegan.errors import DownloadError, DualStyleGANError, UsageError
+from dualstylegan.events import Event
 from dualstylegan.media.sheets import contact_sheet, strip
-from dualstylegan.models import convert, zoo
-from dualstylegan.models.bundle import copy_bundle, load_style, save_style
+from dualstylegan.models import cache, convert
+from dualstylegan.models.bundle import copy_bundle
 from dualstylegan.models.codes import StyleBank
+from dualstylegan.models.library import load_style
+from dualstylegan.models.style import save_style
 from dualstylegan.networks.small_encoder import SmallEncoder
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("DSG_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(zoo, "EMBEDDED", tmp_path / "weights")
+    monkeypatch.setattr(cache, "EMBEDDED", tmp_path / "weights")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
 
@@ -171,9 +174,9 @@ def test_ids_are_numbers_spans_and_names():
 
 
 def test_pull_fetches_what_is_missing_and_goes_on_after_a_failure(toon, home, monkeypatch, capsys):
-    def pull(name, *, notify, progress, **settings):
-        notify(f"{name}: licence")
-        progress("generator.pt", 5_000_000, 5_000_000)
+    def pull(name, *, terms, **settings):
+        yield terms.note(f"{name}: licence")
+        yield Event("progress", terms.verb, stage="generator.pt (MB)", current=5, total=5)
         if name == "anime":
             raise DownloadError("anime: the server answered 404.")
         return copy_bundle(home / "styles" / "bare", home / "styles" / name, {"name": name})

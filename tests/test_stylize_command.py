@@ -386,21 +386,21 @@ def test_faces_come_from_a_faces_json(style, drawn_faces):
 
 
 def test_a_style_that_must_be_fetched_is_announced_first(tmp_path, monkeypatch):
-    from dualstylegan import stylize
-    from dualstylegan.models import zoo
+    from dualstylegan.events import Event
+    from dualstylegan.models import library
 
     home = tmp_path / "home"
     monkeypatch.setenv("DSG_HOME", str(home))
 
-    def pull(name, *, wplus, notify, progress):
-        notify("cartoon: 300 MB, non-commercial licence")
+    def pull(name, *, wplus, terms):
+        yield terms.note("cartoon: 300 MB, non-commercial licence")
         (home / "styles").mkdir(parents=True)
         made = tiny_style(home / "styles", "cartoon")
-        progress("generator.pt", 2_000_000, 2_000_000)
+        yield Event("progress", terms.verb, stage="generator.pt (MB)", current=2, total=2)
         return made
 
-    assert zoo.find_style("cartoon") is None
-    monkeypatch.setattr(stylize, "pull_style", pull)
+    assert library.find("cartoon").folder is None
+    monkeypatch.setattr(library, "pull_style", pull)
     save("a.png")
     events = run("a.png", "cartoon:1")
     kinds = [event.kind for event in events]

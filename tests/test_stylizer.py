@@ -11,8 +11,8 @@ from tiny_style import DIM, SIZE, DrawnFaces, drawn_photo, one_core, tiny_style
 from dualstylegan import Stylizer
 from dualstylegan.choices import row_weights
 from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError
-from dualstylegan.models.bundle import load_style
 from dualstylegan.models.codes import fit_weights
+from dualstylegan.models.library import Library, load_style
 from dualstylegan.stylizing.settings import StylizerSettings
 from dualstylegan.stylizing.stylizer import choose_weights
 
@@ -171,9 +171,10 @@ def test_the_colour_rows_that_matter_are_run(style):
 
 def test_styles_on_one_base_share_its_encoder(style, tmp_path):
     tiny_style(tmp_path, "first"), tiny_style(tmp_path, "second")
-    first = make(str(tmp_path / "first"))
-    second = make(str(tmp_path / "second"), like=[first])
-    again = make(str(tmp_path / "first") + ":2", like=[first, second])
+    models = Library()
+    first = make(str(tmp_path / "first"), models=models)
+    second = make(str(tmp_path / "second"), models=models)
+    again = make(str(tmp_path / "first") + ":2", models=models)
     assert second.encoder is first.encoder and second.model is not first.model
     assert again.model is first.model and not torch.equal(again.extrinsic, first.extrinsic)
 

@@ -13,7 +13,7 @@ from tiny_training import PORTRAITS, draw_portraits, write_base_recipe, write_st
 
 from dsgcli.main import main
 from dualstylegan.errors import TrainingError, UsageError
-from dualstylegan.models.bundle import load_base, load_style
+from dualstylegan.models.library import load_base, load_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
@@ -250,7 +250,7 @@ def test_a_dry_run_says_what_is_left_and_what_it_might_cost(trained, tmp_path, c
 
 def transfer_stage(batch: int, accumulation: int, folder: Path) -> TransferStage:
     """Stage III on a tiny model without D's term: the standard deviation over a batch is D's alone and is excepted."""
-    from dualstylegan.models.bundle import Base
+    from dualstylegan.models.base import Base
     from dualstylegan.training.data import Portraits
     from dualstylegan.training.intrinsic import RandomFaces
     from dualstylegan.training.portraits import Portrait

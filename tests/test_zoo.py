@@ -16,8 +16,12 @@ from tiny_release import NAMES, tiny_release
 
 from dsgcli.main import main
 from dualstylegan.errors import DownloadError, OfflineError, UsageError
-from dualstylegan.models import convert, download, zoo
-from dualstylegan.models.bundle import load_style
+from dualstylegan.events import outcome
+from dualstylegan.models import cache, convert, download, zoo
+from dualstylegan.models import fetch as fetching
+from dualstylegan.models.fetch import Terms, local_path
+from dualstylegan.models.library import load_style
+from dualstylegan.models.lookup import list_styles
 from dualstylegan.models.zoo import Entry, RemoteFile
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.runtime.files import parts_of
@@ -25,6 +29,10 @@ from dualstylegan.runtime.files import parts_of
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: three chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 COMMIT = "c0ffee" * 6 + "cafe"
+
+
+def fetch(name, part=None, *, tell=lambda event: None, **terms):
+    return outcome(fetching.fetch(name, part, Terms(**terms)), tell)
 
 
 class Server(ThreadingHTTPServer):
@@ -129,38 +137,42 @@ def gets(server):
 
 
 def test_a_file_is_fetched_once_then_found(plain, server):
-    assert zoo.fetch("thing") == plain
+    assert fetch("thing") == plain
     assert plain.read_bytes() == CONTENT
-    assert zoo.fetch("thing", "weights") == plain
+    assert fetch("thing", "weights") == plain
     assert gets(server) == [None]
 
 
-def test_licence_size_and_address_are_said_before_and_progress_while_it_comes(plain, server):
-    lines, steps = [], []
-    zoo.fetch("thing", notify=lines.append, progress=lambda *step: steps.append(step))
+def test_licence_size_and_address_are_said_before_and_progress_while_it_comes(plain, server, monkeypatch):
+    monkeypatch.setattr(fetching, "REPORT_EVERY_S", 0.0)
+    events = []
+    fetch("thing", tell=events.append, verb="stylize")
+    assert {event.verb for event in events} == {"stylize"}
+    lines = [event.message for event in events if event.kind == "note"]
+    steps = [(event.stage, event.current, event.total) for event in events if event.kind == "progress"]
     assert lines == ["thing: some licence", f"downloading file.bin, about 3 MB, from {server.url}/file.bin"]
-    assert steps[-1] == ("file.bin", len(CONTENT), len(CONTENT))
+    assert steps[-1] == ("file.bin (MB)", 4, 4)  # begun megabytes
     assert [done for _, done, _ in steps] == sorted(done for _, done, _ in steps)
     assert len(steps) >= 3
 
 
 def test_a_cut_connection_is_resumed_where_it_broke(plain, server):
     server.cut_after = [1_000_000, 1_500_000]
-    assert zoo.fetch("thing").read_bytes() == CONTENT
+    assert fetch("thing").read_bytes() == CONTENT
     assert gets(server) == [None, "bytes=1000000-", "bytes=2500000-"]
 
 
 def test_a_download_killed_yesterday_is_resumed_today(plain, server):
     plain.parent.mkdir(parents=True)
     parts_of(plain).write_bytes(CONTENT[:2_000_000])
-    assert zoo.fetch("thing").read_bytes() == CONTENT
+    assert fetch("thing").read_bytes() == CONTENT
     assert gets(server) == ["bytes=2000000-"]
 
 
 def test_a_whole_part_that_was_never_renamed_is_recognised(plain, server):
     plain.parent.mkdir(parents=True)
     parts_of(plain).write_bytes(CONTENT)
-    assert zoo.fetch("thing").read_bytes() == CONTENT
+    assert fetch("thing").read_bytes() == CONTENT
     assert gets(server) == [f"bytes={len(CONTENT)}-"]
 
 
@@ -168,54 +180,54 @@ def test_a_whole_part_that_was_never_renamed_is_recognised(plain, server):
 def test_the_beginning_of_another_file_is_thrown_away(plain, server, length):
     plain.parent.mkdir(parents=True)
     parts_of(plain).write_bytes(b"x" * length)
-    assert zoo.fetch("thing").read_bytes() == CONTENT
+    assert fetch("thing").read_bytes() == CONTENT
 
 
 def test_a_server_without_ranges_sends_it_all_again(plain, server):
     server.ranges = False
     server.cut_after = [1_000_000]
-    assert zoo.fetch("thing").read_bytes() == CONTENT
+    assert fetch("thing").read_bytes() == CONTENT
 
 
 def test_a_busy_server_is_asked_again(plain, server):
     server.errors = [503, 429]
-    assert zoo.fetch("thing").read_bytes() == CONTENT
+    assert fetch("thing").read_bytes() == CONTENT
 
 
 def test_a_corrupted_file_is_deleted_and_said_in_one_line(plain, server):
     server.content = CONTENT[:-1] + b"?"
     with pytest.raises(DownloadError, match="came damaged") as raised:
-        zoo.fetch("thing")
+        fetch("thing")
     assert "\n" not in str(raised.value) and "file.bin" in str(raised.value)
     assert not [path for path in plain.parent.iterdir() if not path.name.endswith(".lock")]
     server.content = CONTENT
-    assert zoo.fetch("thing").read_bytes() == CONTENT
+    assert fetch("thing").read_bytes() == CONTENT
 
 
 def test_a_missing_file_is_said_at_once(home, server, monkeypatch):
     add(monkeypatch, sha256=SHA256, mirrors=(f"{server.url}/missing.bin",))
     with pytest.raises(DownloadError, match=r"missing\.bin: the server answered 404"):
-        zoo.fetch("thing")
+        fetch("thing")
     assert len(server.requests) == 1
 
 
 def test_a_connection_that_never_works_ends_and_keeps_what_came(plain, server):
     server.cut_after = [1_000_000] + [0] * 20
     with pytest.raises(DownloadError, match="What has come is kept: try again later"):
-        zoo.fetch("thing")
+        fetch("thing")
     assert parts_of(plain).stat().st_size == 1_000_000
     server.cut_after = []
-    assert zoo.fetch("thing").read_bytes() == CONTENT
+    assert fetch("thing").read_bytes() == CONTENT
 
 
 def test_the_next_mirror_is_tried(home, server, monkeypatch):
     add(monkeypatch, sha256=SHA256, mirrors=(f"{server.url}/missing.bin", f"{server.url}/file.bin"))
-    assert zoo.fetch("thing").read_bytes() == CONTENT
+    assert fetch("thing").read_bytes() == CONTENT
 
 
 def test_eight_published_digits_are_checked_where_there_are_no_more(home, server, monkeypatch):
     add(monkeypatch, sha256=SHA256[:8], mirrors=(f"{server.url}/file.bin",))
-    assert zoo.fetch("thing").read_bytes() == CONTENT
+    assert fetch("thing").read_bytes() == CONTENT
 
 
 # The hub
@@ -227,8 +239,9 @@ def on_hub(monkeypatch, sha256=None, path="models/file.bin", **more):
 
 def test_the_hubs_own_hash_counts_where_none_is_pinned(home, server, monkeypatch):
     on_hub(monkeypatch)
-    lines = []
-    assert zoo.fetch("thing", notify=lines.append).read_bytes() == CONTENT
+    events = []
+    assert fetch("thing", tell=events.append).read_bytes() == CONTENT
+    lines = [event.message for event in events]
     assert "3.1 MB" in lines[1] and f"revision {COMMIT[:12]}" in lines[1]
     assert server.requests[-1][1] == "/CVPR/DualStyleGAN/resolve/main/models/file.bin"
 
@@ -237,23 +250,24 @@ def test_content_that_is_not_what_the_hub_said_is_refused(home, server, monkeypa
     on_hub(monkeypatch)
     server.etag = "0" * 64
     with pytest.raises(DownloadError, match="came damaged"):
-        zoo.fetch("thing")
+        fetch("thing")
 
 
 def test_small_files_outside_lfs_are_checked_by_their_git_hash(home, server, monkeypatch):
     on_hub(monkeypatch)
     server.etag = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
-    assert zoo.fetch("thing").read_bytes() == CONTENT
+    assert fetch("thing").read_bytes() == CONTENT
     server.etag = "0" * 40
-    zoo.local_path("thing", "weights").unlink()
+    local_path("thing", "weights").unlink()
+    fetching.lock_file().unlink()
     with pytest.raises(DownloadError, match="came damaged"):
-        zoo.fetch("thing")
+        fetch("thing")
 
 
 def test_a_file_that_changed_on_the_hub_is_refused_before_it_comes(home, server, monkeypatch):
     on_hub(monkeypatch, sha256="1" * 64)
     with pytest.raises(DownloadError, match="no longer the file the zoo knows"):
-        zoo.fetch("thing")
+        fetch("thing")
     assert not gets(server)
 
 
@@ -261,19 +275,19 @@ def test_a_file_without_any_hash_is_not_trusted(home, server, monkeypatch):
     on_hub(monkeypatch)
     server.etag = "weak"
     with pytest.raises(DownloadError, match="cannot be trusted"):
-        zoo.fetch("thing")
+        fetch("thing")
 
 
 def test_a_file_the_hub_lacks_comes_from_its_mirror(home, server, monkeypatch):
     on_hub(monkeypatch, SHA256, "models/missing.bin", mirrors=(f"{server.url}/file.bin",))
-    assert zoo.fetch("thing").read_bytes() == CONTENT
+    assert fetch("thing").read_bytes() == CONTENT
 
 
 def test_a_hub_that_cannot_be_reached_is_said_in_one_line(home, monkeypatch):
     on_hub(monkeypatch)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(DownloadError, match="check the connection") as raised:
-        zoo.fetch("thing")
+        fetch("thing")
     assert "\n" not in str(raised.value)
 
 
@@ -311,21 +325,23 @@ def test_offline_names_the_file_and_asks_nobody(plain, server, monkeypatch, sett
     else:
         monkeypatch.setenv(setting, "1")
     with pytest.raises(OfflineError, match=r"thing needs file\.bin \(3 MB\), which is not in .*downloads are off: run"):
-        zoo.fetch("thing", offline=offline)
+        fetch("thing", offline=offline)
     assert not server.requests
     assert not plain.parent.exists()
 
     plain.parent.mkdir(parents=True)
     plain.write_bytes(CONTENT)
-    assert zoo.fetch("thing", offline=offline) == plain
+    assert fetch("thing", offline=offline) == plain
 
 
 FETCH = """
 import json, sys
+from dualstylegan.events import outcome
 from dualstylegan.models import zoo
+from dualstylegan.models.fetch import fetch
 file = zoo.RemoteFile("file.bin", 3, sys.argv[1], mirrors=(sys.argv[2],))
 zoo.TABLE = {"thing": zoo.Entry("thing", "network", "some licence", {"weights": file})}
-print(zoo.fetch("thing"))
+print(outcome(fetch("thing")))
 """
 
 
@@ -348,17 +364,17 @@ def read_only(monkeypatch):
         raise OSError(30, "Read-only file system")
 
     with monkeypatch.context() as patch:
-        patch.setattr(zoo.FileLock, "acquire", refuse)
-        patch.setattr(zoo.Path, "mkdir", refuse)
-        patch.setattr(zoo.Path, "touch", refuse)
+        patch.setattr(cache.FileLock, "acquire", refuse)
+        patch.setattr(cache.Path, "mkdir", refuse)
+        patch.setattr(cache.Path, "touch", refuse)
         yield
 
 
 def test_a_read_only_cache_can_be_read(plain, server, monkeypatch):
-    zoo.fetch("thing")
+    fetch("thing")
     with read_only(monkeypatch):
-        assert zoo.fetch("thing") == plain
-        assert {style.place for style in zoo.list_styles()} <= {"embedded"}
+        assert fetch("thing") == plain
+        assert {style.place for style in list_styles()} <= {"embedded"}
 
 
 def test_a_read_only_cache_is_said_when_something_is_missing(plain, server, monkeypatch):
@@ -366,7 +382,7 @@ def test_a_read_only_cache_is_said_when_something_is_missing(plain, server, monk
         read_only(monkeypatch),
         pytest.raises(DownloadError, match=r"cannot be written \(Read-only file system\): set DSG_HOME"),
     ):
-        zoo.fetch("thing")
+        fetch("thing")
     assert not server.requests
 
 
@@ -374,7 +390,7 @@ def test_a_cache_that_is_no_folder_is_said(plain, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("DSG_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(DownloadError, match="set DSG_HOME to a folder that can"):
-        zoo.fetch("thing")
+        fetch("thing")
 
 
 # The table
@@ -411,26 +427,26 @@ def test_the_table_says_which_hashes_were_never_checked_against_a_download():
 
 
 def test_entries_that_share_a_file_share_its_place(home):
-    assert zoo.local_path("ffhq", "encoder") == zoo.local_path("encoder", "encoder")
+    assert local_path("ffhq", "encoder") == local_path("encoder", "encoder")
 
 
 def test_wrong_names_say_what_exists():
     with pytest.raises(UsageError, match=r"The zoo has no 'vgg18'\. Did you mean 'vgg1[69]'\?"):
-        zoo.fetch("vgg18")
+        fetch("vgg18")
     with pytest.raises(UsageError, match="'anime' has no part 'decoder'; it has generator, codes, sampler, refined"):
-        zoo.fetch("anime", "decoder")
+        fetch("anime", "decoder")
 
 
 # Listing
 
 
 def test_a_damaged_style_does_not_hide_the_others(home, monkeypatch, tmp_path):
-    monkeypatch.setattr(zoo, "EMBEDDED", tmp_path / "weights")
+    monkeypatch.setattr(cache, "EMBEDDED", tmp_path / "weights")
     for name, text in {"broken": "{", "orphan": json.dumps({"kind": "style", "base": {"sha256": "0"}})}.items():
         folder = home / "styles" / name
         folder.mkdir(parents=True)
         (folder / "header.json").write_text(text)
-    listed = {style.name: style for style in zoo.list_styles()}
+    listed = {style.name: style for style in list_styles()}
     assert listed["broken"].problem == "damaged header.json"
     assert listed["orphan"].problem == "its base model is missing"
     assert listed["anime"].place == "downloadable"

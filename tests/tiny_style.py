@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from dualstylegan.faces.face import Face
-from dualstylegan.models.bundle import Base, Style, save_base, save_style
+from dualstylegan.models.base import Base, save_base
 from dualstylegan.models.codes import StyleBank
+from dualstylegan.models.style import Style, save_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Generator

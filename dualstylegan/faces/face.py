@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ _MIDDLES[2, [LEFT_MOUTH, RIGHT_MOUTH]] = 1 / 2
 # of 1,185 portraits.
 BOX_CENTER = (0.5, 0.547)
 BOX_SIDE = 0.67
+DUPLICATE_OVERLAP = 0.4  # intersection over union of two faces' boxes above which they are the same face
 
 
 class Similarity(NamedTuple):
@@ -137,3 +139,32 @@ def crop_side_px(crop_from_photo: np.ndarray) -> float:
 def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Points (..., 2) through an affine (3, 3)."""
     return points @ matrix[:2, :2].T + matrix[:2, 2]
+
+
+def without_duplicates(faces: Sequence[Face]) -> list[Face]:
+    """One face where several lie on each other, the surest; sorted by score."""
+    if not faces:
+        return []
+    boxes, scores = np.stack([face.box for face in faces]), np.array([face.score for face in faces])
+    return [faces[index] for index in suppress(boxes, scores, DUPLICATE_OVERLAP)]
+
+
+def suppress(
+    boxes: np.ndarray, scores: np.ndarray, overlap: float, over_smaller: bool = False, most: int | None = None
+) -> np.ndarray:
+    """Non-maximum suppression: indices that stay, best score first, at most `most`.
+
+    Of two boxes whose intersection over union (with `over_smaller`: over the smaller box) exceeds `overlap`, the
+    better one stays.
+    """
+    order = np.argsort(-scores, kind="stable")
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    kept = []
+    while len(order) and len(kept) != most:
+        best, order = order[0], order[1:]
+        kept.append(best)
+        sides = np.minimum(boxes[best, 2:], boxes[order, 2:]) - np.maximum(boxes[best, :2], boxes[order, :2])
+        shared = np.prod(np.maximum(sides, 0), axis=1)
+        whole = np.minimum(areas[best], areas[order]) if over_smaller else areas[best] + areas[order] - shared
+        order = order[shared <= overlap * whole]
+    return np.array(kept, dtype=int)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from dualstylegan.errors import DownloadError, DualStyleGANError, OfflineError
-from dualstylegan.faces.face import Face
-from dualstylegan.models.zoo import is_offline
+from dualstylegan.faces.face import Face, without_duplicates
+from dualstylegan.models.cache import is_offline
 
 INSTEAD = "Use --detector embedded."
 REACH_S = 3  # "auto" waits so long for the server before it takes the embedded networks
@@ -54,8 +54,6 @@ class FaceAlignmentDetector:
         return [self._find(picture) for picture in pictures]
 
     def _find(self, picture: np.ndarray) -> list[Face]:
-        from dualstylegan.faces.find import without_duplicates
-
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "No faces were detected."
             landmarks, _, boxes = self._net.get_landmarks_from_image(picture, return_bboxes=True)

@@ -13,9 +13,9 @@ from PIL import Image
 from dualstylegan.choices import DETECTORS, check_choice
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.faces.crop import sample_crop
-from dualstylegan.faces.face import Face
+from dualstylegan.faces.face import Face, without_duplicates
 from dualstylegan.faces.landmarks import find_landmarks, follow_landmarks
-from dualstylegan.faces.mtcnn_search import Found, search, suppress
+from dualstylegan.faces.mtcnn_search import Found, search
 from dualstylegan.networks.identity import CHIP_IN_CROP, CHIP_SIZE, IdentityNet
 from dualstylegan.runtime.threads import each_on_one_core
 from dualstylegan.weights import load_identity, load_landmarks68, load_mtcnn
@@ -25,7 +25,6 @@ SMALLEST_PART = 0.04  # of the picture's shorter side: what is smaller is a pass
 TILTS = (-45, 45)  # degrees by which a picture without a face is turned for another look
 TILTED_SCORE = 0.9  # more looks make more mistakes: what only a turned picture shows must be surer
 MOST_DOUBT = 0.04  # between how sure landmarks are of faces (up to 0.02) and of anything else (0.07 and more)
-DUPLICATE_OVERLAP = 0.4  # intersection over union of two faces' boxes above which they are the same face
 
 log = logging.getLogger(__name__)
 
@@ -109,14 +108,6 @@ class EmbeddedDetector:
 
     def _keep(self, faces: list[Face]) -> list[Face]:
         return without_duplicates([face for face in faces if face.width >= (self.min_face or 0)])
-
-
-def without_duplicates(faces: Sequence[Face]) -> list[Face]:
-    """One face where several lie on each other, the surest; sorted by score."""
-    if not faces:
-        return []
-    boxes, scores = np.stack([face.box for face in faces]), np.array([face.score for face in faces])
-    return [faces[index] for index in suppress(boxes, scores, DUPLICATE_OVERLAP)]
 
 
 class FaceEmbedder:

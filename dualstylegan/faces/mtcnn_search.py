@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dualstylegan.faces.face import suppress
 from dualstylegan.networks.mtcnn import MTCNN, OUTPUT_SIZE, PROPOSAL_SIZE, PROPOSAL_STRIDE, REFINE_SIZE
 
 PYRAMID_FACTOR = 0.709  # about half the area from one level to the next
@@ -166,27 +167,6 @@ def _finish(nets: MTCNN, base: Image.Image, boxes: np.ndarray, threshold: float)
     boxes = _corrected(boxes, offsets)
     kept = suppress(boxes, scores, 0.7, over_smaller=True)
     return Found(boxes[kept], scores[kept], points[kept])
-
-
-def suppress(
-    boxes: np.ndarray, scores: np.ndarray, overlap: float, over_smaller: bool = False, most: int | None = None
-) -> np.ndarray:
-    """Non-maximum suppression: indices that stay, best score first, at most `most`.
-
-    Of two boxes whose intersection over union (with `over_smaller`: over the smaller box) exceeds `overlap`, the
-    better one stays.
-    """
-    order = np.argsort(-scores, kind="stable")
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept = []
-    while len(order) and len(kept) != most:
-        best, order = order[0], order[1:]
-        kept.append(best)
-        sides = np.minimum(boxes[best, 2:], boxes[order, 2:]) - np.maximum(boxes[best, :2], boxes[order, :2])
-        shared = np.prod(np.maximum(sides, 0), axis=1)
-        whole = np.minimum(areas[best], areas[order]) if over_smaller else areas[best] + areas[order] - shared
-        order = order[shared <= overlap * whole]
-    return np.array(kept, dtype=int)
 
 
 def _windows(base: Image.Image, boxes: np.ndarray, size: int) -> Tensor:

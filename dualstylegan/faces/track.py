@@ -14,8 +14,8 @@ from scipy.optimize import linear_sum_assignment
 from dualstylegan.choices import DETECT_EVERY
 from dualstylegan.errors import UsageError
 from dualstylegan.faces.cuts import Cut, CutFinder
-from dualstylegan.faces.face import Face, transform
-from dualstylegan.faces.find import DUPLICATE_OVERLAP, Detector, FaceEmbedder
+from dualstylegan.faces.face import DUPLICATE_OVERLAP, Face, transform
+from dualstylegan.faces.find import Detector, FaceEmbedder
 from dualstylegan.faces.motion import GreyFrame, face_motion
 from dualstylegan.networks.identity import SAME_PERSON_DISTANCE
 

@@ -11,13 +11,62 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from torch import Tensor
 
 from dualstylegan.choices import MOST_ROWS
 from dualstylegan.errors import UsageError, did_you_mean
 from dualstylegan.media.plan import file_slug
+
+
+@dataclass(frozen=True)
+class Exemplars:
+    """A style's exemplars by number and name, in ID order. `style` is only there to make messages helpful."""
+
+    names: tuple[str, ...]
+    style: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def index(self, which: int | str) -> int:
+        """The number of an exemplar given by number (3, "3") or file name ("x.jpg", "x").
+
+        A plain number always counts from 0 in ID order; "03" is looked up as a name first.
+        Raises UsageError naming the range, or the nearest name.
+        """
+        if isinstance(which, int):
+            return self._checked(which)
+        if re.fullmatch(r"0|[1-9]\d*", which):
+            return self._checked(int(which))
+        if which in self.names:
+            return self.names.index(which)
+        stems = [PurePath(name).stem for name in self.names]
+        if stems.count(which) == 1:
+            return stems.index(which)
+        if stems.count(which) > 1:
+            several = [name for name, stem in zip(self.names, stems, strict=True) if stem == which]
+            raise UsageError(f"'{which}' could be {' or '.join(several)} in {self.called}: write the whole name.")
+        if re.fullmatch(r"\d+", which):
+            return self._checked(int(which))
+        hint = did_you_mean(which, self.names) or did_you_mean(which, stems)
+        raise UsageError(f"No exemplar '{which}' in {self.called}, and no such picture.{hint} {self._existing()}")
+
+    def _checked(self, number: int) -> int:
+        if 0 <= number < len(self):
+            return number
+        raise UsageError(f"No exemplar {number} in {self.called}. {self._existing()}")
+
+    @property
+    def called(self) -> str:
+        return f"style '{self.style}'" if self.style else "this style"
+
+    def _existing(self) -> str:
+        if not len(self):
+            return "It has no exemplars."
+        shown = f" 'dsg styles show {self.style}' draws them." if self.style else ""
+        return f"It has {len(self)}, numbered 0 to {len(self) - 1} ({self.names[0]} ... {self.names[-1]}).{shown}"
 
 
 @dataclass
@@ -28,7 +77,7 @@ class StyleBank:
     `style` is only there to make messages helpful. Raises UsageError where numbers of names and codes differ.
     """
 
-    names: Sequence[str]
+    names: tuple[str, ...]
     extrinsic: Tensor
     intrinsic: Tensor | None = None
     refined: Tensor | None = None
@@ -56,55 +105,16 @@ class StyleBank:
         return self.extrinsic[self.index(which)]
 
     @property
+    def exemplars(self) -> Exemplars:
+        return Exemplars(self.names, self.style)
+
+    @property
     def rows(self) -> int:
         return self.plain.shape[1]
 
     def index(self, which: int | str) -> int:
-        """The number of an exemplar given by number (3, "3") or file name ("x.jpg", "x").
-
-        A plain number always counts from 0 in ID order; "03" is looked up as a name first.
-        Raises UsageError naming the range, or the nearest name.
-        """
-        if isinstance(which, int):
-            return self._checked(which)
-        if re.fullmatch(r"0|[1-9]\d*", which):
-            return self._checked(int(which))
-        if which in self.names:
-            return self.names.index(which)
-        stems = [PurePath(name).stem for name in self.names]
-        if stems.count(which) == 1:
-            return stems.index(which)
-        if stems.count(which) > 1:
-            several = [name for name, stem in zip(self.names, stems, strict=True) if stem == which]
-            raise UsageError(f"'{which}' could be {' or '.join(several)} in {self._called()}: write the whole name.")
-        if re.fullmatch(r"\d+", which):
-            return self._checked(int(which))
-        hint = did_you_mean(which, self.names) or did_you_mean(which, stems)
-        raise UsageError(f"No exemplar '{which}' in {self._called()}, and no such picture.{hint} {self._existing()}")
-
-    def subset(self, which: Sequence[int | str]) -> StyleBank:
-        """A bank of these exemplars only, numbered anew in the order given."""
-        ids = [self.index(one) for one in which]
-
-        def pick(codes: Tensor | None) -> Tensor | None:
-            return None if codes is None else codes[ids]
-
-        names = [self.names[i] for i in ids]
-        return StyleBank(names, self.plain[ids], pick(self.intrinsic), pick(self.refined), self.style)
-
-    def _checked(self, number: int) -> int:
-        if 0 <= number < len(self):
-            return number
-        raise UsageError(f"No exemplar {number} in {self._called()}. {self._existing()}")
-
-    def _called(self) -> str:
-        return f"style '{self.style}'" if self.style else "this style"
-
-    def _existing(self) -> str:
-        if not len(self):
-            return "It has no exemplars."
-        shown = f" 'dsg styles show {self.style}' draws them." if self.style else ""
-        return f"It has {len(self)}, numbered 0 to {len(self) - 1} ({self.names[0]} ... {self.names[-1]}).{shown}"
+        """The number of an exemplar; see `Exemplars.index`."""
+        return self.exemplars.index(which)
 
 
 # What users type
@@ -254,6 +264,41 @@ def _exists(text: str) -> bool:
 # From a request to the code the generator takes
 
 
+class Exemplar(NamedTuple):
+    """One exemplar of a request, found: its `number` in the style, or the `picture` that is to be encoded."""
+
+    label: str
+    weight: float
+    number: int | None = None
+    picture: Path | None = None
+
+
+def resolve_exemplars(request: StyleRequest, known: Exemplars, default: int | str = 0) -> tuple[Exemplar, ...]:
+    """The exemplars a request names; `default` is the one that NAME alone means.
+
+    What is an exemplar's name and a picture's too means the exemplar, unless it is written as a path. Raises UsageError
+    naming what exists.
+    """
+    return tuple(_find_exemplar(default if name is None else name, weight, known) for name, weight in request.parts)
+
+
+def _find_exemplar(which: int | str, weight: float, known: Exemplars) -> Exemplar:
+    picture = Exemplar(str(which), weight, picture=Path(which).expanduser()) if _is_picture(which) else None
+    if picture and ("/" in picture.label or "\\" in picture.label):
+        return picture
+    try:
+        number = known.index(which)
+    except UsageError:
+        if picture is None:
+            raise
+        return picture
+    return Exemplar(f"{number} ({known.names[number]})", weight, number)
+
+
+def _is_picture(which: int | str) -> TypeGuard[str]:
+    return isinstance(which, str) and _exists(which)
+
+
 class ExtrinsicCode(NamedTuple):
     """`code` (rows, dim) in `space` ("z+", or "w+" for a blend), and what it is made of, for the summary line."""
 
@@ -263,46 +308,37 @@ class ExtrinsicCode(NamedTuple):
 
 
 def extrinsic_code(
-    request: StyleRequest,
+    exemplars: Sequence[Exemplar],
     bank: StyleBank,
     *,
     mapping: Callable[[Tensor], Tensor],
     encode: Callable[[Path], Tensor] | None = None,
-    default: int | str = 0,
 ) -> ExtrinsicCode:
-    """The code a request asks for.
+    """The code of one exemplar, or of a blend of several.
 
-    `mapping` is f, on the last dimension; `encode` turns the path of a picture into a code (rows, dim) in Z+;
-    `default` is the exemplar that NAME alone means. Raises UsageError naming what exists.
+    `mapping` is f, on the last dimension; `encode` turns the path of a picture into a code (rows, dim) in Z+. Raises
+    UsageError for a picture where nothing encodes it.
     """
-    found = [_exemplar_code(part.exemplar, bank, encode, default) for part in request.parts]
-    codes, labels = [code for code, _ in found], [label for _, label in found]
-    if not request.is_blend:
-        return ExtrinsicCode(codes[0], "z+", labels[0])
-    weights = [part.weight for part in request.parts]
-    label = " + ".join(f"{weight:g} x {one}" for weight, one in zip(weights, labels, strict=True))
+    codes = []
+    for exemplar in exemplars:
+        if exemplar.picture is None:
+            codes.append(bank[exemplar.number])
+        elif encode is None:
+            raise UsageError(
+                f"'{exemplar.label}' is a picture; only exemplars of {bank.exemplars.called} can be used here."
+            )
+        else:
+            codes.append(encode(exemplar.picture))
+    if len(exemplars) == 1:
+        return ExtrinsicCode(codes[0], "z+", exemplars[0].label)
+    weights = [exemplar.weight for exemplar in exemplars]
+    label = " + ".join(f"{exemplar.weight:g} x {exemplar.label}" for exemplar in exemplars)
     return ExtrinsicCode(blend(codes, weights, mapping), "w+", label)
 
 
 def blend(codes: Sequence[Tensor], weights: Sequence[float], mapping: Callable[[Tensor], Tensor]) -> Tensor:
     """Codes (rows, dim) in Z+ mixed linearly where mixing is meaningful: in W+. Returns (rows, dim) in W+."""
     return sum(weight * mapping(code) for code, weight in zip(codes, weights, strict=True))
-
-
-def _exemplar_code(exemplar: str | None, bank: StyleBank, encode, default: int | str) -> tuple[Tensor, str]:
-    which = default if exemplar is None else exemplar
-    written_as_path = isinstance(which, str) and ("/" in which or "\\" in which)
-    if not (written_as_path and _exists(which)):
-        try:
-            number = bank.index(which)
-        except UsageError:
-            if not (isinstance(which, str) and _exists(which)):
-                raise
-        else:
-            return bank[number], f"{number} ({bank.names[number]})"
-    if encode is None:
-        raise UsageError(f"'{which}' is a picture; only exemplars of {bank._called()} can be used here.")
-    return encode(Path(which).expanduser()), str(which)
 
 
 # Weights per row

@@ -8,15 +8,14 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dualstylegan.errors import DownloadError
 from dualstylegan.runtime.files import parts_of
 
-Notify = Callable[[str], None]  # a line for the user
-Progress = Callable[[str, int, int | None], None]  # file, bytes done, bytes in all where that is known
+Steps = Generator[tuple[int, int | None], None, bool]  # bytes done, bytes in all where that is known
 
 CHUNK = 1 << 20
 TIMEOUT_S = 30
@@ -30,44 +29,54 @@ class Source:
 
     url: str
     size: int | None = None
-    sha256: str | None = None
-    git_sha1: str | None = None  # what the Hugging Face hub has for small files outside LFS
+    etag: str | None = None
     commit: str | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        return self.etag if self.etag and len(self.etag) == 64 else None
+
+    @property
+    def git_sha1(self) -> str | None:
+        """What the Hugging Face hub has for small files outside LFS."""
+        return self.etag if self.etag and len(self.etag) == 40 else None
 
 
 class _Restart(Exception):
     """What is on the disk is not the beginning of what the server has."""
 
 
-def download(source: Source, target: Path, *, sha256: str | None = None, progress: Progress | None = None) -> None:
-    """Fetch a file to `target`, which appears only once it is whole and its hash is right.
+def download(
+    source: Source, target: Path, *, sha256: str | None = None
+) -> Generator[tuple[int, int | None], None, str]:
+    """Fetch a file to `target`, which appears only once it is whole and its hash is right. Returns its sha256.
 
-    `sha256`, or its first digits, goes before what the server says; without either nothing is fetched. What came
-    before a failure stays beside it (`parts_of`), and the next call goes on from there. Raises DownloadError.
+    Yields bytes done and bytes in all. `sha256`, or its first digits, goes before what the server says; without either
+    nothing is fetched. What came before a failure stays beside it (`parts_of`), and the next call goes on
+    from there. Raises DownloadError.
     """
     wanted = sha256 or source.sha256
     if not (wanted or source.git_sha1):
         raise DownloadError(f"{source.url}: neither we nor the server has a hash of it, so it cannot be trusted.")
-    if source.sha256 and not source.sha256.startswith(wanted):
-        raise DownloadError(f"{source.url} is no longer the file the zoo knows (sha256 {source.sha256[:12]}).")
     part = parts_of(target)
     try:
         resumed = part.exists()
-        _stream(source, part, target.name, progress)
+        yield from _stream(source, part)
         good = _is_intact(part, wanted, source.git_sha1)
         if not good and resumed:  # the old beginning may have been another file's
             part.unlink()
-            _stream(source, part, target.name, progress)
+            yield from _stream(source, part)
             good = _is_intact(part, wanted, source.git_sha1)
         if not good:
             part.unlink()
             raise DownloadError(f"{source.url} came damaged (wrong hash); it was deleted. Try again.")
         part.replace(target)
+        return good
     except OSError as error:
         raise DownloadError(f"{target} could not be written: {reason_of(error)}.") from None
 
 
-def _stream(source: Source, part: Path, name: str, progress: Progress | None) -> None:
+def _stream(source: Source, part: Path) -> Steps:
     """Append to `part` until it is whole, going on where a cut connection left it. Raises DownloadError."""
     idle = 0
     while True:
@@ -76,10 +85,10 @@ def _stream(source: Source, part: Path, name: str, progress: Progress | None) ->
             part.unlink()
             before = 0
         if source.size and before == source.size:
-            return
+            return True
         try:
-            if _append(source, part, before, name, progress):
-                return
+            if (yield from _append(source, part, before)):
+                return True
             error: Exception = ConnectionError("the connection was cut")
         except _Restart:
             part.unlink(missing_ok=True)
@@ -98,7 +107,7 @@ def _stream(source: Source, part: Path, name: str, progress: Progress | None) ->
         time.sleep(PAUSE_S * 2 ** max(0, idle - 1))
 
 
-def _append(source: Source, part: Path, have: int, name: str, progress: Progress | None) -> bool:
+def _append(source: Source, part: Path, have: int) -> Steps:
     """One request for what is missing behind `have` bytes. True when the file is whole, False when it was cut short."""
     headers = {"User-Agent": "dsg", "Accept-Encoding": "identity"}
     if have:
@@ -121,19 +130,21 @@ def _append(source: Source, part: Path, have: int, name: str, progress: Progress
             while chunk := response.read(CHUNK):
                 out.write(chunk)
                 have += len(chunk)
-                if progress:
-                    progress(name, have, total)
+                yield have, total
     return total is None or have >= total
 
 
-def _is_intact(file: Path, sha256: str | None, git_sha1: str | None) -> bool:
+def _is_intact(file: Path, sha256: str | None, git_sha1: str | None) -> str | None:
+    """The file's sha256 where that, or else its git hash, is the one that is wanted."""
+    found = hashlib.sha256()
+    git = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
     with file.open("rb") as stream:
-        if sha256:
-            return hashlib.file_digest(stream, "sha256").hexdigest().startswith(sha256)
-        digest = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
         while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-        return digest.hexdigest() == git_sha1
+            found.update(chunk)
+            if not sha256:
+                git.update(chunk)
+    good = found.hexdigest().startswith(sha256) if sha256 else git.hexdigest() == git_sha1
+    return found.hexdigest() if good else None
 
 
 def reason_of(error: Exception) -> str:

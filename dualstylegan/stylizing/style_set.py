@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dualstylegan.faces.face import Face
+from dualstylegan.models.library import FoundStyle, Library
 from dualstylegan.stylizing.settings import StylizerSettings
 from dualstylegan.stylizing.stylizer import Stylizer
 
@@ -32,13 +33,13 @@ class StyleSet:
         self._batches = [one.batch for one in self.stylizers]  # that users know of
 
     @classmethod
-    def open(cls, styles: Sequence[str | Stylizer], settings: StylizerSettings) -> StyleSet:
-        """Those given as text are loaded. They share the detector, a style's networks and a base's encoders."""
-        stylizers: list[Stylizer] = []
+    def open(cls, styles: Sequence[FoundStyle | Stylizer], settings: StylizerSettings) -> StyleSet:
+        """Those found are loaded. They share the detector, a style's networks and a base's."""
+        models, stylizers = Library(), []
         for style in styles:
-            if isinstance(style, str):
+            if isinstance(style, FoundStyle):
                 shared = {"detector": stylizers[0].detector} if stylizers else {}
-                style = Stylizer(style, settings=replace(settings, **shared), like=stylizers)
+                style = Stylizer(style, settings=replace(settings, **shared), models=models)
             stylizers.append(style)
         return cls(stylizers)
 

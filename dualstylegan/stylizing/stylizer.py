@@ -23,9 +23,10 @@ from dualstylegan.faces.crop import crop_face, paste_face
 from dualstylegan.faces.face import Face
 from dualstylegan.faces.find import make_detector
 from dualstylegan.media.images import Picture, as_picture, read_picture
-from dualstylegan.models import zoo
-from dualstylegan.models.bundle import Style, load_style, read_header
+from dualstylegan.models import library
 from dualstylegan.models.codes import ExtrinsicCode, StylePart, StyleRequest, extrinsic_code, fit_weights, parse_style
+from dualstylegan.models.library import FoundStyle, Library
+from dualstylegan.models.style import Style
 from dualstylegan.runtime.devices import pick_device, pick_precision, unless_memory_runs_out
 from dualstylegan.stylizing.settings import SamplingSettings, StylizerSettings
 
@@ -44,31 +45,37 @@ class Stylizer:
 
     def __init__(
         self,
-        style: str | Style,
+        style: str | FoundStyle | Style,
         exemplar: int | str | Tensor | None = None,
         settings: StylizerSettings | None = None,
         *,
-        like: Sequence[Stylizer] = (),
+        models: Library | None = None,
         offline: bool | None = None,
         **keywords: Any,
     ):
         """`style` is NAME:ID, a blend (`anime:42*0.7+anime:17*0.3`), NAME:PICTURE, or NAME or a loaded Style with
         `exemplar`: an index, a name, a picture's path or a code (rows, dim) in Z+. None means the style's own default.
 
-        `keywords` are settings by name: `Stylizer("toon:7", structure=.5)`. Those of `like` lend their networks
-        where they fit; the networks of a Style given move to the device. Raises UsageError for settings, styles and
-        exemplars that do not exist, and whatever `load_style` raises.
+        `keywords` are settings by name: `Stylizer("toon:7", structure=.5)`. What `models` has read is shared; the
+        networks of a Style given move to the device. A style given as text is fetched where it is not here yet. Raises
+        UsageError for settings, styles and exemplars that do not exist, and what `library.obtain` and `Library.style`
+        raise.
         """
         self.settings = settings = replace(settings or StylizerSettings(), **keywords)
         self.device = pick_device(settings.device)
         self.dtype = pick_precision(settings.precision, self.device)
 
-        self.request = (
-            parse_style(style) if isinstance(style, str) else StyleRequest(style.name, (StylePart(None, 1.0),))
-        )
-        if exemplar is not None and not isinstance(exemplar, Tensor):
-            self.request = StyleRequest(self.request.name, (StylePart(str(exemplar), 1.0),))
-        self.style = _load(self.request.name, settings.wplus, like, offline) if isinstance(style, str) else style
+        named = None if isinstance(exemplar, Tensor) else exemplar
+        if isinstance(style, str):
+            request = parse_style(style)
+            if named is not None:
+                request = StyleRequest(request.name, (StylePart(str(named), 1.0),))
+            style = library.obtain(request, wplus=settings.wplus, offline=offline)
+        if isinstance(style, FoundStyle):
+            self.found = style
+            self.style = (models or Library()).style(style, wplus=settings.wplus)
+        else:
+            self.found, self.style = library.found_in(style, named), style
         header = self.style.header
         self.weights, self.truncation = chosen_for(header, settings)
         self.mask = _first(settings.mask, header.get("mask"), "face")
@@ -83,6 +90,10 @@ class Stylizer:
         self.exemplar, self.extrinsic = self._read_exemplar(exemplar)
         with torch.no_grad():  # a style that stays the same is computed once
             self._prepared = None if settings.preserve_color else self.model.prepare(self.extrinsic, self.weights, "w+")
+
+    @property
+    def request(self) -> StyleRequest:
+        return self.found.request
 
     @property
     def name(self) -> str:
@@ -229,11 +240,10 @@ class Stylizer:
             found = ExtrinsicCode(exemplar, "z+", "a code")
         else:
             found = extrinsic_code(
-                self.request,
+                self.found.exemplars,
                 self.style.bank,
                 mapping=lambda code: generator.mapping(code.to(self.device)),
                 encode=self._encode_portrait,
-                default=_first(self.style.header.get("default_exemplar"), 0),
             )
         return found.label, generator.to_w_plus(found.code.to(self.device)[None], found.space)
 
@@ -272,21 +282,6 @@ class Stylizer:
             else:
                 self.batch = min(self.batch, len(some) // 2)  # another thread may have halved it already
         return torch.cat(results) if results else torch.empty(0, *empty)
-
-
-def _load(name: str, wplus: bool, like: Sequence[Stylizer], offline: bool | None) -> Style:
-    """A style's networks. What one of `like` has read already, the style itself or its base's encoders, is shared."""
-    for other in like:
-        if other.request.name == name:
-            return other.style
-    folder = zoo.find_style(name)
-    base = read_header(folder)["base"]["sha256"] if folder else None
-    same_base = next((other.style for other in like if other.style.header["base"]["sha256"] == base), None)
-    # Licence and size are said before anything is fetched: on stderr, where nobody has set up logging.
-    style = load_style(name, encoder=same_base is None, wplus=wplus, offline=offline, notify=log.warning)
-    if same_base:
-        style.encoder, style.encoder_wplus = same_base.encoder, same_base.encoder_wplus
-    return style
 
 
 def default_batch(size: int, device: torch.device) -> int:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dualstylegan.events import Event
-from dualstylegan.models import zoo
-from dualstylegan.models.bundle import load_base
+from dualstylegan.models.build import new_generator
+from dualstylegan.models.bundle import read_header
+from dualstylegan.models.lookup import find_model
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.mobilenet import MobileNetFeatures
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
@@ -72,17 +73,10 @@ class _Costs:
     def _generator(self) -> Generator:
         recipe = self.recipe
         if recipe.kind == "base":
-            base = recipe.base
-            return Generator(
-                base.size, style_dim=base.style_dim, mapping_layers=base.mapping_layers, channels=base.channels
-            )
-        if zoo.find_base(recipe.base_model) is None:
-            return Generator(1024)  # not here yet, and planning fetches nothing: the zoo's bases are config F
-        header = load_base(recipe.base_model, parts=()).header
-        channels = {int(resolution): width for resolution, width in header["channels"].items()}
-        return Generator(
-            header["size"], style_dim=header["style_dim"], mapping_layers=header["mapping_layers"], channels=channels
-        )
+            return new_generator(vars(recipe.base))
+        folder = find_model(recipe.base_model, "base")
+        # not here yet, and planning fetches nothing: the zoo's bases are config F
+        return Generator(1024) if folder is None else new_generator(read_header(folder))
 
     def steps(self, stage: str) -> int:
         recipe = self.recipe

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dualstylegan.models.bundle import Base, GaussianPrior
+from dualstylegan.models.base import Base
+from dualstylegan.models.priors import GaussianPrior
 from dualstylegan.training.portraits import resized
 
 

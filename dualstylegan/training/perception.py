@@ -22,7 +22,7 @@ order, not in the second digit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -30,7 +30,9 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from dualstylegan.errors import OfflineError
-from dualstylegan.models import official, zoo
+from dualstylegan.events import Event, outcome
+from dualstylegan.models import official
+from dualstylegan.models.fetch import Terms, fetch
 from dualstylegan.networks.identity import chips_from_crops
 from dualstylegan.networks.lpips import unit
 from dualstylegan.training.losses import identity_loss
@@ -178,23 +180,21 @@ def load_perception(
     device: torch.device | str = "cpu",
     pixels: int = PIXELS,
     layers: Sequence[str] = LAYERS,
-    notify: Callable[[str], None] | None = None,
 ) -> Perception:
     """The judges a recipe's [perception] asks for.
 
     features: auto | vgg | mobilenet; identity: auto | arcface | embedded. "auto" takes the paper's nets where their
-    weights are in the cache already and downloads nothing; naming one fetches it, and `notify` takes lines about that.
-    `layers` are those that will be read. Raises OfflineError, DownloadError.
+    weights are in the cache already; one that is named must be there (`fetch_perception`). `layers` are those that will
+    be read. Raises OfflineError for one that is not there.
     """
 
     def choose(wanted: str, papers: str, load_papers: Callable, load_embedded: Callable) -> nn.Module:
-        if wanted == papers:
-            return load_papers(lambda name: zoo.fetch(name, notify=notify))
-        if wanted == "auto":
+        if wanted in (papers, "auto"):
             try:
-                return load_papers(lambda name: zoo.fetch(name, offline=True))
+                return load_papers(lambda name: outcome(fetch(name, terms=Terms(offline=True))))
             except OfflineError:
-                pass
+                if wanted == papers:
+                    raise
         return load_embedded()
 
     return Perception(
@@ -203,6 +203,12 @@ def load_perception(
         device=device,
         pixels=pixels,
     )
+
+
+def fetch_perception(features: str, identity: str, terms: Terms) -> Iterator[Event]:
+    """The paper's nets, where they are named and not here yet. Raises OfflineError, DownloadError."""
+    for name in ("vgg19", "vgg16", "lpips") * (features == "vgg") + ("arcface",) * (identity == "arcface"):
+        yield from fetch(name, terms=terms)
 
 
 Fetch = Callable[[str], Path]  # a name of the zoo -> its file, or OfflineError

@@ -56,8 +56,11 @@ from dualstylegan.faces.landmarks import find_landmarks
 from dualstylegan.faces.masks import MASK_SIZE, draw_mask
 from dualstylegan.media.images import from_tensor, read_picture, to_tensor, write_picture
 from dualstylegan.media.sheets import contact_sheet, strip
-from dualstylegan.models import zoo
-from dualstylegan.models.bundle import Base, Style, load_base, load_style, read_header
+from dualstylegan.models.base import Base
+from dualstylegan.models.bundle import read_header
+from dualstylegan.models.cache import EMBEDDED
+from dualstylegan.models.library import load_base, load_style
+from dualstylegan.models.style import Style
 from dualstylegan.networks.baselines import mix_styles, swap_layers
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Data, load_recipe
@@ -746,7 +749,7 @@ def as_json(goals: Sequence[Goal], header: dict, columns: dict[str, Figures], ou
 
 
 def embedded(kind: str) -> list[str]:
-    headers = sorted(zoo.EMBEDDED.glob("*/header.json"))
+    headers = sorted(EMBEDDED.glob("*/header.json"))
     return [path.parent.name for path in headers if read_header(path.parent)["kind"] == kind]
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dualstylegan.models.bundle import Base
+from dualstylegan.models.base import Base
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
 from dualstylegan.recipe import Finetune, Transfer

@@ -26,8 +26,8 @@ from films import Cast, handheld
 
 from dualstylegan.choices import DETECT_EVERY, SMOOTH
 from dualstylegan.faces.face import Face
-from dualstylegan.models import zoo
 from dualstylegan.models.codes import parse_style
+from dualstylegan.models.lookup import list_styles
 from dualstylegan.stylizing import films as film_line
 from dualstylegan.stylizing.film_report import FilmReport
 from dualstylegan.stylizing.films import restyle_film
@@ -120,7 +120,7 @@ def main() -> int:
         film_line.FaceEmbedder = StubEmbedder
         stylizer = StubStylizer(points)
     else:
-        embedded = [style.name for style in zoo.list_styles() if style.place == "embedded"]
+        embedded = [style.name for style in list_styles() if style.place == "embedded"]
         style = arguments.style or (embedded[0] if embedded else None)
         if style is None:
             parser.error("no style is embedded yet: --style NAME:ID or a style's folder, or --stub")

@@ -29,21 +29,14 @@ import torch
 from torch import Tensor
 
 from dualstylegan.errors import DualStyleGANError
-from dualstylegan.models import zoo
-from dualstylegan.models.bundle import (
-    BASE_PARTS,
-    STYLE_PARTS,
-    Base,
-    Style,
-    copy_bundle,
-    load_base,
-    load_style,
-    read_header,
-    save_base,
-    save_style,
-)
+from dualstylegan.models.base import BASE_PARTS, Base, save_base
+from dualstylegan.models.bundle import copy_bundle, read_header
+from dualstylegan.models.cache import EMBEDDED
 from dualstylegan.models.codes import StyleBank
+from dualstylegan.models.library import load_base, load_style
+from dualstylegan.models.lookup import find_base_by_hash
 from dualstylegan.models.stage_two import StageTwo
+from dualstylegan.models.style import STYLE_PARTS, Style, save_style
 from dualstylegan.training.data import read_prepared
 from dualstylegan.training.run import RunFolder
 
@@ -58,7 +51,7 @@ TIMED = ("destylize", "refine", "samplers")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders; a base before its styles")
-    parser.add_argument("--to", type=Path, default=zoo.EMBEDDED, help="default: the package's own weights")
+    parser.add_argument("--to", type=Path, default=EMBEDDED, help="default: the package's own weights")
     parser.add_argument("--most", type=int, help="keep so many exemplars of a style, the first ones")
     asked = parser.parse_args()
     try:
@@ -105,7 +98,7 @@ def embed_base(run: Path, place: Path) -> Path:
 def embed_style(run: Path, place: Path, to: Path, most: int | None) -> Path:
     style = load_style(run, wplus=False, thumbnails=True)
     sha256 = style.header["base"]["sha256"]
-    if zoo.find_base_by_hash(sha256, beside=to / run.name) is None:
+    if find_base_by_hash(sha256, beside=to / run.name) is None:
         raise DualStyleGANError(f"{run}: its base {style.header['base']['name']} is not in {to}: embed that first.")
     prepared = read_prepared(run / "stages" / "data")
     header = style.header | {"training": training_of(run, len(prepared.training))}
@@ -129,8 +122,9 @@ def embed_style(run: Path, place: Path, to: Path, most: int | None) -> Path:
 
 def only(style: Style, kept: Sequence[int]) -> Style:
     """The style with these exemplars alone."""
-    kept, header = list(kept), dict(style.header)
-    bank = style.bank.subset(kept)
+    kept, header, whole = list(kept), dict(style.header), style.bank
+    intrinsic, refined = (codes if codes is None else codes[kept] for codes in (whole.intrinsic, whole.refined))
+    bank = StyleBank([whole.names[i] for i in kept], whole.plain[kept], intrinsic, refined, whole.style)
     if header.get("default_exemplar") not in bank.names:
         header["default_exemplar"] = bank.names[0]
     thumbnails = style.thumbnails and [style.thumbnails[i] for i in kept]

@@ -20,8 +20,8 @@ from textwrap import fill
 from typing import Any
 
 from dualstylegan.errors import DualStyleGANError
-from dualstylegan.models import zoo
 from dualstylegan.models.bundle import read_header
+from dualstylegan.models.cache import EMBEDDED
 
 CARD, FIGURES, NOTICE = "CARD.md", "figures.json", "NOTICE"
 INDENT = 4 * " "
@@ -33,7 +33,7 @@ OURS = ("figure", "DualStyleGAN")  # the columns that are the model's own
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figures", type=Path, help="what quality.py --json has written")
-    parser.add_argument("--weights", type=Path, default=zoo.EMBEDDED)
+    parser.add_argument("--weights", type=Path, default=EMBEDDED)
     asked = parser.parse_args()
     folders = [header.parent for header in sorted(asked.weights.glob("*/header.json"))]
     if not folders:
