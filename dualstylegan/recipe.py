@@ -169,7 +169,7 @@ class BasePhase:
 class BaseTraining(Discriminating):
     """[base]: a StyleGAN2, its discriminator, encoder and intrinsic prior from photos. Ours, not the paper's."""
 
-    size: Pixels = 128
+    size: Annotated[int, Field(ge=32, le=1024), BeforeValidator(_whole)] = 128  # below: too few rows for structure
     style_dim: Width = 128
     mapping_layers: Count = 4
     channels: dict[int, Count] = field(default_factory=lambda: {4: 128, 8: 128, 16: 128, 32: 128, 64: 64, 128: 32})
@@ -431,6 +431,9 @@ def _check_base(base: BaseTraining, where: str) -> None:
             )
     if base.phases[-1].size != base.size:
         raise UsageError(f"{where}: the last of base.phases must train at base.size, {base.size} px.")
+    sizes = [phase.size for phase in base.phases]
+    if sizes != sorted(sizes):
+        raise UsageError(f"{where}: the sizes of base.phases must not shrink, they are {', '.join(map(str, sizes))}.")
 
 
 def _parse_value(text: str) -> Any:

@@ -7,12 +7,9 @@ for event in train(load_recipe("pixar", data__folder="portraits"), "runs/pixar")
 from __future__ import annotations
 
 import copy
-import json
 import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,7 +39,8 @@ from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.augment import AdaptiveAugmentation
 from dualstylegan.training.base import SHOWN, BaseStage, grow, photo_codes
-from dualstylegan.training.data import Portraits, list_portraits, prepare_portraits, read_prepared, weights_of
+from dualstylegan.training.check import check, check_exemplars
+from dualstylegan.training.data import Portraits, prepare_portraits, read_prepared, weights_of
 from dualstylegan.training.finetune import FinetuneStage
 from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Pace, Stage, seed_for, train_stage
@@ -51,11 +49,9 @@ from dualstylegan.training.portraits import Portrait
 from dualstylegan.training.pretrain import PretrainStage
 from dualstylegan.training.run import RandomState, RunFolder
 from dualstylegan.training.samplers import covered_exemplars, part_of, train_samplers
+from dualstylegan.training.staleness import FINAL, demand_longer_only, settings_of
 from dualstylegan.training.transfer import TransferStage
 
-FINAL = ("refine", "samplers", "bundle")  # what follows the last training
-REMADE = ("data", "destylize", *FINAL)  # these know themselves what a changed setting makes stale
-SETTINGS_THAT_CHANGE_NOTHING = {"batch", "count", "source", "licence", "min_images"}
 ENCODER_PX = 128  # the most that encoders trained here look at
 
 
@@ -84,13 +80,14 @@ def train(
                 f"It has {', '.join(recipe.stages)}."
             )
     folder = RunFolder(run or Path("runs") / recipe.name)
+    processes = Processes.launched(timeout_s=recipe.process_timeout_s, cpu=cpu)
+    processes.agree(lambda: check(recipe, folder, processes.count, from_step=from_step, redo=redo))
     if dry_run:
         from dualstylegan.training.estimate import plan
 
         yield from plan(recipe, folder)
         return
 
-    processes = Processes.launched(timeout_s=recipe.process_timeout_s, cpu=cpu)
     folder.create()
     with processes.together(folder.path), folder.alone() if processes.is_main else nullcontext():
         training = Training(recipe, folder, processes, from_step)
@@ -153,12 +150,10 @@ class Training:
     def run(self, name: str, *, again: bool = False) -> Iterator[Event]:
         """One stage, unless it is done. `again` lets a stage that ends in one file be made again."""
         self._demand_earlier_stages(name)
-        if name == "data" and not self.folder.is_done(name):
-            list_portraits(self.recipe.data)  # nobody should wait for a base to hear that there are no portraits
         settings = self._settings(name)
         known = self.folder.begun_with(self._place(name))
         if known is not None and known != settings:
-            self._demand_longer_only(name, known, settings)
+            demand_longer_only(self.recipe, self.folder, name, known, settings)
             self.folder.reopen(self._place(name))
         if self.folder.is_done(self._place(name)) and not (again and name == "bundle"):
             yield Event("skipped", "train", stage=name, message=f"{name}: done before")
@@ -205,12 +200,13 @@ class Training:
     def prepare(self) -> Iterator[Event]:
         """Find, check and align the portraits; the ones left out are named."""
         size = self.recipe.base.size if self.recipe.kind == "base" else self.base.generator.size
-        yield from prepare_portraits(
+        prepared = yield from prepare_portraits(
             self.recipe.data,
             self.folder.stage("data"),
             size,
             processes=self.processes,
         )
+        check_exemplars(self.recipe, [portrait.name for portrait in prepared.training], self.recipe.stages)
 
     def train_base(self) -> Iterator[Event]:
         settings, images = self.recipe.base, 0
@@ -585,45 +581,8 @@ class Training:
         return f"{name}-{self.from_step:06d}" if self.from_step and name in FINAL else name
 
     def _settings(self, name: str) -> dict[str, Any]:
-        """All that decides what a stage makes, as JSON values: its own section and those before it."""
-        stages = self.recipe.stages[: self.recipe.stages.index(name) + 1]
-        sections = {stage: getattr(self.recipe, stage) for stage in stages if hasattr(self.recipe, stage)}
-        if name == "bundle":
-            return {"bundle": _plain(self.recipe.bundle), "from": self.from_step}
-        plain = {stage: _plain(section) for stage, section in sections.items()}
-        plain |= {"seed": self.recipe.seed, "perception": _plain(self.recipe.perception)}
-        return plain if self.recipe.kind == "base" else plain | {"base": self.base.header["sha256"]}
-
-    def _demand_longer_only(self, name: str, known: dict[str, Any], settings: dict[str, Any]) -> None:
-        """A training may be made longer, and what a base has not begun yet may change; any other change would mix two
-        of them."""
-        old, new = _flat(known), _flat(settings)
-        for key in sorted(old.keys() | new.keys()):
-            before, now = old.get(key), new.get(key)
-            if (
-                before == now
-                or name in REMADE
-                or _only_longer(name, key, before, now, known)
-                or self._to_come(key, now)
-            ):
-                continue
-            section = key.split(".")[0]
-            redo = section if section in self.recipe.stages else name
-            raise TrainingError(
-                f"{self.folder.path}: stage '{name}' was begun with {key} = {before}, now it is {now}. "
-                f"Choose another --run, or train again with --redo {redo}."
-            )
-
-    def _to_come(self, key: str, now: Any) -> bool:
-        """Whether a setting is of a base's phase that has not begun, or the end of the one that is under way."""
-        match = re.match(r"base\.phases\.(\d+)\.", key)
-        if not match:
-            return False
-        phase = int(match[1])
-        if self.folder.last_checkpoint(f"base{phase + 2}"):
-            return False
-        checkpoint = self.folder.last_checkpoint(f"base{phase + 1}")
-        return checkpoint is None or (key.endswith(".steps") and now is not None and now > checkpoint.step)
+        base = None if self.recipe.kind == "base" else self.base.header["sha256"]
+        return settings_of(self.recipe, name, base=base, from_step=self.from_step)
 
     def _demand_earlier_stages(self, name: str) -> None:
         stages = self.recipe.stages
@@ -649,29 +608,3 @@ def _new_encoder(settings: BaseTraining) -> SmallEncoder | ResidualEncoder:
         return SmallEncoder(rows, settings.style_dim, size, channels=settings.encoder_channels)
     size, channels = max(size, BODY_PX), settings.encoder_channels
     return ResidualEncoder(rows, settings.style_dim, size, channels=channels, passes=settings.passes)
-
-
-def _plain(section: Any) -> dict[str, Any]:
-    """A section as JSON holds it, without what changes nothing."""
-    values = {key: value for key, value in asdict(section).items() if key not in SETTINGS_THAT_CHANGE_NOTHING}
-    return json.loads(json.dumps(values))
-
-
-def _only_longer(name: str, key: str, before: Any, now: Any, known: dict[str, Any]) -> bool:
-    """Whether a changed setting only adds steps at a training's end, or phases after its last one."""
-    phases = len(known.get(name, {}).get("phases", ()))
-    if phases and (added := re.match(rf"{name}\.phases\.(\d+)\.", key)) and int(added[1]) >= phases:
-        return before is None
-    last = f"{name}.phases.{phases - 1}.steps" if phases else f"{name}.steps"
-    return key == last and now is not None and now > before
-
-
-def _flat(values: Any, path: str = "") -> dict[str, Any]:
-    """Nested settings as {"transfer.steps": 200, ...}."""
-    if isinstance(values, dict):
-        items = values.items()
-    elif isinstance(values, list) and any(isinstance(value, dict) for value in values):
-        items = enumerate(values)
-    else:
-        return {path: values}
-    return {key: value for name, item in items for key, value in _flat(item, f"{path}.{name}".lstrip(".")).items()}

@@ -8,8 +8,10 @@ numbers, strings and containers, and are loaded as such.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
+import os
 import random
 import re
 import shutil
@@ -69,7 +71,7 @@ class RunFolder:
 
     def create(self, recipe_text: str | None = None) -> RunFolder:
         """Make the folders, and store the resolved recipe. Raises TrainingError where that cannot be."""
-        with self._writing("the run folder"):
+        with self._writing("the run folder", anew=True):
             for folder in (self.path, self.grids, self.checkpoints, self.snapshots):
                 folder.mkdir(parents=True, exist_ok=True)
             if recipe_text is not None:
@@ -255,8 +257,10 @@ class RunFolder:
         return sorted(found)
 
     @contextmanager
-    def _writing(self, what: str) -> Iterator[None]:
+    def _writing(self, what: str, *, anew: bool = False) -> Iterator[None]:
         try:
+            if not anew and not self.path.is_dir():  # moved or removed meanwhile: not to be begun a second time
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             yield
         except (OSError, RuntimeError, DualStyleGANError) as error:  # torch reports a full disk as RuntimeError
             raise TrainingError(

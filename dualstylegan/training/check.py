@@ -1,0 +1,154 @@
+"""All that can be known of a training is checked before its work, in the run and in its --dry-run alike: files,
+batches, what has to fit the base. A recipe's own values are checked where it is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dualstylegan.errors import NoFaceError, TrainingError, UsageError
+from dualstylegan.faces.faces_json import faces_of, read_faces_json
+from dualstylegan.media.paths import Source
+from dualstylegan.models import zoo
+from dualstylegan.models.bundle import has_part, read_header
+from dualstylegan.models.codes import StyleBank, fit_weights
+from dualstylegan.recipe import Recipe, resolve_batch
+from dualstylegan.training.data import held_out_of, list_portraits, weights_of
+from dualstylegan.training.portraits import Portrait
+from dualstylegan.training.run import RunFolder
+from dualstylegan.training.staleness import FINAL, demand_longer_only, settings_of
+
+Header = Mapping[str, Any]
+
+
+def check(
+    recipe: Recipe,
+    folder: RunFolder,
+    processes: int,
+    *,
+    until: str | None = None,
+    from_step: int | None = None,
+    redo: str | None = None,
+) -> None:
+    """Raises UsageError, TrainingError or BadFileError, one line, for what the run `folder` would stumble on later.
+
+    `until`: only the stages up to this one are going to run. A base that is yet to be fetched is taken on trust.
+    """
+    stages = recipe.stages[: recipe.stages.index(until) + 1] if until else recipe.stages
+    check_folder(folder.path)
+    check_batches(recipe, stages, processes)
+    if "data" in stages:
+        check_portraits(recipe, stages)
+    header = known_base(recipe)
+    if header:
+        check_fit(recipe, stages, header)
+    check_snapshot(recipe, folder, from_step)
+    if redo:
+        stages = stages[: stages.index(redo)] if redo in stages else stages
+    for stage in stages:
+        known = folder.begun_with(stage)
+        if known is not None and (header or recipe.kind == "base"):
+            settings = settings_of(recipe, stage, base=header["sha256"] if header else None, from_step=from_step)
+            demand_longer_only(recipe, folder, stage, known, settings)
+
+
+def check_folder(path: Path) -> None:
+    """That a run can be kept there."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise TrainingError(f"{path}: {there} is a file, not a folder; choose another --run.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise TrainingError(f"{path}: nothing may be written in {there}; choose another --run.")
+
+
+def check_batches(recipe: Recipe, stages: Sequence[str], processes: int) -> None:
+    """That every batch divides among the processes and into its parts."""
+    for stage in stages:
+        section = getattr(recipe, stage, None)
+        if stage == "base":
+            for index, phase in enumerate(recipe.base.phases):
+                resolve_batch(phase.batch, processes, stage=f"base.phases[{index}]")
+        elif hasattr(section, "effective_batch"):
+            resolve_batch(section.effective_batch, processes, section.batch, stage=stage)
+
+
+def check_portraits(recipe: Recipe, stages: Sequence[str]) -> None:
+    """That there are portraits enough, that their faces are to be had, and that the default exemplar is one of them."""
+    data = recipe.data
+    portraits = list_portraits(data)
+    _, names = held_out_of(list(portraits), data)
+    if len(names) < data.min_images:
+        raise TrainingError(
+            f"{data.folder}: {len(portraits)} portraits less those held out (data.held_out = {data.held_out}) are "
+            f"{len(names)}, fewer than data.min_images = {data.min_images}."
+        )
+    for shares in (data.shares, *(phase.shares for phase in recipe.base.phases)):
+        weights_of([Portrait(name, Path()) for name in names], replace(data, open_mouths=1.0), shares)
+    check_exemplars(recipe, names, stages)
+    if data.alignment == "faces.json":
+        file = Path(data.faces_json or Path(data.folder) / "faces.json").expanduser()
+        given = read_faces_json(file)
+        if all(faces_of(given, Source(path, Path(name))) is None for name, path in portraits.items()):
+            raise NoFaceError(f"{file} mentions none of the {len(portraits)} pictures in {data.folder}.")
+
+
+def check_exemplars(recipe: Recipe, names: Sequence[str], stages: Sequence[str]) -> None:
+    """That portraits of these names make the style that is wanted."""
+    if "samplers" in stages and len(names) < 2:
+        raise TrainingError(
+            f"{recipe.data.folder}: sampling networks need at least 2 exemplars, there is {len(names)}; "
+            "add portraits, or set samplers.enabled = false."
+        )
+    if recipe.kind == "style" and "bundle" in stages and recipe.bundle.default_exemplar:
+        try:
+            StyleBank(tuple(sorted(names)), torch.zeros(len(names), 1, 1)).index(recipe.bundle.default_exemplar)
+        except UsageError as error:
+            raise UsageError(
+                f'bundle.default_exemplar: {error} Set it to one of them, or to "" for the first.'
+            ) from None
+
+
+def known_base(recipe: Recipe) -> Header | None:
+    """The header of the base a recipe starts from, or None: it makes one, or has to fetch it. Raises UsageError."""
+    folder = None if recipe.kind == "base" else zoo.find_base(recipe.base_model)
+    header = None if folder is None else read_header(folder)
+    if header and header["kind"] != "base":
+        raise UsageError(f"{recipe.base_model} is a {header['kind']}; a base is wanted.")
+    return header
+
+
+def check_fit(recipe: Recipe, stages: Sequence[str], header: Header) -> None:
+    """That the recipe's rows and sizes are the base's."""
+    size, rows = header["size"], header["rows"]
+    if not has_part(header, "encoder"):
+        raise TrainingError(f"The base '{header['name']}' has no encoder: destylization and stage II need one.")
+    if header["encoder"]["space"] != "z+":
+        raise UsageError(f"The encoder of the base '{header['name']}' gives W+ codes; one to Z+ is needed.")
+    if "bundle" in stages and recipe.kind == "style":
+        try:
+            fit_weights(recipe.bundle.weights, rows)
+        except UsageError as error:
+            raise UsageError(f"bundle.weights: {error}") from None
+    for key, value, most in (
+        ("destylize.structure_rows", recipe.destylize.structure_rows, rows),
+        ("transfer.shift", recipe.transfer.shift, size - 1),
+        *(
+            (f"pretrain.phases[{i}].rows", phase.rows, rows - 1)
+            for i, phase in enumerate(recipe.pretrain.phases if recipe.kind != "style" else ())
+        ),
+    ):
+        if value > most:
+            what = f"'{header['name']}' has {rows} rows and {size} px"
+            raise UsageError(f"{key} = {value} does not fit the base: {what}, so {most} at most.")
+
+
+def check_snapshot(recipe: Recipe, folder: RunFolder, step: int | None) -> None:
+    """That --from names a snapshot that is there."""
+    last = next(stage for stage in reversed(recipe.stages) if stage not in FINAL)
+    if step is not None and step not in folder.snapshot_steps(last):
+        folder.snapshot(last, step)  # which says what there is
