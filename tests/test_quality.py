@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,11 +16,15 @@ from tiny_style import face_points, one_core, tiny_style  # noqa: F401
 from torch.nn.functional import normalize
 
 from dualstylegan.faces.landmarks import MIRRORED
+from dualstylegan.models.base import Base
 from dualstylegan.models.library import load_style
+from dualstylegan.networks.small_encoder import SmallEncoder
+from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.stylizing.stylizer import Stylizer
 
 sys.path.insert(0, str(ROOT / "tests" / "bench"))
 
+import held_out
 import measures
 import quality
 
@@ -287,14 +293,105 @@ def test_the_photo_unchanged_misses_the_style(judge):
 # The photos
 
 
-def test_the_held_out_photos_are_those_of_the_recipe(tmp_path):
-    rule = quality.held_out_rule(tmp_path)
+def touched(folder, names) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(folder / name)
+
+
+def test_the_first_list_is_what_recipe_mini_holds_out(tmp_path, monkeypatch):
+    sets = ("frl_london_neutral", "frl_london_smiling")
+    touched(
+        tmp_path, [f"{folder}/{i:03d}_{n}.jpg" for folder, n in zip(sets, ("03", "08"), strict=True) for i in range(70)]
+    )
+    rule = replace(held_out.first_rule(tmp_path), min_images=1)
     assert (rule.held_out, rule.folder) == (64, str(tmp_path))
-    names = [f"{folder}/{i:03d}_x.jpg" for folder in ("frl_london_neutral", "frl_london_smiling") for i in range(99)]
-    held_out, others = quality.split_held_out(names, rule.held_out, rule.held_out_person)
-    people = {name.split("/")[1][:3] for name in held_out}
-    assert len(held_out) == len(people) == 64
-    assert not people & {name.split("/")[1][:3] for name in others}
+    monkeypatch.setattr(held_out, "first_rule", lambda photos: rule)
+    found = held_out.first_list(tmp_path)
+    people = {held_out.person_of_photo(name) for name in found}
+    assert len(found) == len(people) == 64
+    assert people <= {f"frl_london-{i:03d}" for i in range(70)}
+
+
+def test_the_second_list_is_people_that_mini256_holds_out_in_all_their_photos(tmp_path):
+    rows = [
+        (f"{source}/{i:03d}_{n}.jpg", source, f"frl_london:{i:03d}")
+        for source, n in (("frl_london_neutral", "03"), ("frl_london_smiling", "08"))
+        for i in range(200)
+    ]
+    touched(tmp_path, [row[0] for row in rows])
+    lines = ["file,source,person_id", *(",".join(row) for row in rows)]
+    (tmp_path / "faces.csv").write_text("\n".join(lines) + "\n")
+    found = held_out.second_list(tmp_path)
+    people = [held_out.person_of_photo(name) for name in found]
+    assert 0.03 < len({*people}) / 200 < 0.14
+    assert all(people.count(person) == 2 for person in people)
+    assert all(path.is_file() for path in found.values())
+
+
+def test_a_person_is_called_alike_wherever_the_photo_lies():
+    who = held_out.person_of_photo
+    assert who("frl_london_smiling/004_08.jpg") == who("frl_london_neutral/frl_london-004/004_03.jpg")
+    assert who("congress_gpo/L000579.jpg") == who("civil_house/L000579/alan-lowenthal.jpg")
+    assert who("interfaces_cc0/030.jpg") != who("frl_canada/030.jpg")
+
+
+@pytest.mark.parametrize(("training", "count"), [(["x/B/b.jpg"], 0), (["x/B/b.jpg", "new/A/other.jpg"], 1)])
+def test_who_was_trained_on_is_counted_by_person(tmp_path, training, count):
+    photos = quality.Photos(["x/A.jpg"], [], [], None)
+    index = tmp_path / "run/stages/data" / quality.INDEX
+    index.parent.mkdir(parents=True)
+    index.write_text(json.dumps({"training": training}))
+    base = Base({"name": "x"}, None, folder=tmp_path / "run/base")
+    assert quality.trained_on(base, photos) == count
+    named = Base({"name": "x", "held_out": [] if count else ["x/A.png"]}, None, folder=tmp_path / "elsewhere/base")
+    assert quality.trained_on(named, photos) == count
+
+
+# Eyes, sharpness, bases
+
+
+def eyed(left: float, right: float, count: int = 3, size: int = 64) -> torch.Tensor:
+    """Faces whose left and right eye are stripes of these contrasts; mirrored alike where both are the same."""
+    at = torch.arange(size)
+    stripes = torch.where((torch.minimum(at, size - 1 - at) // 2) % 2 == 0, 1.0, -1.0)
+    strength = torch.where(at < size // 2, left, right)
+    return (stripes * strength).expand(count, 3, size, size).clone()
+
+
+def test_eyes_alike_are_at_no_distance_and_one_eye_faint_is_seen_whichever_way_round():
+    assert measures.eyes_unlike(eyed(0.5, 0.5)) == 0
+    assert measures.eyes_unlike(eyed(0.5, 0.3)) == pytest.approx(0.2, abs=1e-6)
+    assert measures.eye_contrast(eyed(0.5, 0.4)) == pytest.approx(1.25)
+    lit = eyed(0.5, 0.4)  # photos may be lit from one side: what is drawn so is right
+    assert measures.one_sided(lit, lit.flip(3), lit) == pytest.approx(0, abs=1e-6)
+    assert measures.one_sided(eyed(0.5, 0.5), eyed(0.5, 0.5), lit) == pytest.approx(0, abs=1e-6)
+    assert measures.one_sided(eyed(0.5, 0.4), eyed(0.5, 0.4), eyed(0.5, 0.5)) == pytest.approx(0.25)
+
+
+def test_fine_energy_is_what_is_finer_than_four_pixels_inside_the_mask():
+    at = torch.arange(64)
+    fine, coarse = ((torch.pi * at / half).cos().expand(1, 3, 64, 64) for half in (1.5, 8))
+    everywhere = torch.ones(1, 1, 64, 64)
+    whole, none = (measures.fine_energy(images, everywhere)[0] for images in (fine, coarse))
+    assert whole > 0.3 and none < 0.02
+    left = everywhere * (at < 32)
+    assert measures.fine_energy(fine * (at >= 32), left)[0] < 0.1 * whole
+
+
+@pytest.mark.parametrize("people", [quality.FIRST, quality.SECOND])
+def test_a_whole_base_is_measured_on_either_list(tmp_path, people):
+    g = Generator(32, style_dim=8, mapping_layers=1, channels={4: 8, 8: 8, 16: 8, 32: 8}).eval()
+    base = Base({"name": "x", "held_out": []}, g, encoder=SmallEncoder(g.rows, 8, 32, channels=8).eval())
+    pictures = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8) for i in range(4)]
+    photos = quality.Photos(list("abcd"), pictures, [np.diag([1 / 64, 1 / 64, 1.0])] * 4, DrawnJudges, people)
+    figures, drawn = quality.measure_base(base, photos)
+    assert set(figures) == {goal.key for goal in quality.base_goals(256, people)}
+    assert figures["trained_on"] == 4
+    assert np.isfinite(list(figures.values())).all()
+    assert figures["sharpness"] < 0.5  # 32 px hold little of what is fine at 256
+    quality.report_base(base, figures, people)
+    quality.write_base_sheets(tmp_path, drawn)
 
 
 def test_a_drawer_draws_what_the_stylizer_draws(tmp_path):

@@ -15,6 +15,9 @@ from torch import Tensor
 from dualstylegan.faces.face import JAW, LEFT_EYE, LEFT_MOUTH, NOSE_BASE, RIGHT_EYE, RIGHT_MOUTH
 
 EYE_CORNERS = (36, 45)  # the outer ones
+EYES = ((0.375, 0.473), (0.625, 0.473))  # where an aligned crop has them, the viewer's left one first
+EYE_REGION = (0.1, 0.075)  # half the width and height of what is looked at as an eye
+FINE_FROM = 0.25  # of the sampling rate: what is finer than four pixels
 SRGB_TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
 D65 = (0.95047, 1.0, 1.08883)
 
@@ -180,6 +183,51 @@ def eye_area(points: np.ndarray) -> np.ndarray:
 def _area(polygons: np.ndarray) -> np.ndarray:
     x, y = polygons[..., 0], polygons[..., 1]
     return np.abs((x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1)).sum(1)) / 2
+
+
+# --------------------------------------------------------------------------------------------------- eyes, sharpness
+
+
+def eye_patches(images: Tensor) -> tuple[Tensor, Tensor]:
+    """What is around the viewer's left eye and, mirrored, around the right one: grey, (N, h, w) each."""
+    grey, size = images.mean(dim=1), images.shape[-1]
+    (x, y), (half_width, half_height) = EYES[0], EYE_REGION
+    rows = slice(round((y - half_height) * size), round((y + half_height) * size))
+    columns = slice(round((x - half_width) * size), round((x + half_width) * size))
+    return grey[:, rows, columns], grey.flip(2)[:, rows, columns]
+
+
+def eyes_unlike(images: Tensor) -> float:
+    """How unlike the two eyes of these faces are: the mean difference of one and the mirrored other, of [-1, 1]."""
+    left, right = eye_patches(images)
+    return float((left - right).abs().mean())
+
+
+def eye_contrast(images: Tensor) -> float:
+    """The contrast around the viewer's left eyes over that around the right ones, of the whole set."""
+    left, right = (patch.flatten(1).std(dim=1).mean() for patch in eye_patches(images))
+    return float(left / right)
+
+
+def one_sided(plain: Tensor, mirrored: Tensor, photos: Tensor) -> float:
+    """How much more contrast pictures have around one eye than the photos they were made from: |left over right - 1|.
+
+    `plain` were made from the photos, `mirrored` from their mirror images: whatever light falls on one side of the
+    photos counts once for and once against.
+    """
+    made = eye_contrast(plain) * eye_contrast(mirrored)
+    given = eye_contrast(photos) * eye_contrast(photos.flip(3))
+    return abs(math.sqrt(made / given) - 1)
+
+
+def fine_energy(images: Tensor, masks: Tensor) -> np.ndarray:
+    """Mean square (N,) of what is finer than FINE_FROM of the sampling rate, grey, inside the masks (N, 1, S, S)."""
+    grey = images.double().mean(dim=1)
+    rows, columns = torch.fft.fftfreq(grey.shape[-2]), torch.fft.rfftfreq(grey.shape[-1])
+    fine = torch.hypot(rows[:, None], columns[None]) > FINE_FROM
+    detail = torch.fft.irfft2(torch.fft.rfft2(grey) * fine, s=grey.shape[-2:])
+    inside = masks[:, 0].double()
+    return ((detail.square() * inside).sum((1, 2)) / inside.sum((1, 2))).numpy()
 
 
 # -------------------------------------------------------------------------------------------------------------- paths

@@ -4,10 +4,11 @@
     python tests/bench/quality.py --base runs/mini --style runs/toon --json figures.json --sheets sheets/
     python tests/bench/quality.py --limited runs/sixteen-08 runs/sixteen-02 --sheets sheets/
 
-The photos are the 64 that recipe `mini` holds out, by the same function: $DSG_SHARED/facedata/photos, by default
-../shared/facedata beside the checkout. A style's portraits are the thumbnails in it. Beside DualStyleGAN stand two who
-must fail, the exemplar and the photo, unchanged, and what the style's fine-tuned g' does alone: layer swap and style
-mixing. g' is looked for in the style's run folder; without it these two columns are left out.
+The photos: the first list is the 64 that recipe `mini` holds out of $DSG_SHARED/facedata/photos (by default
+../shared/facedata beside the checkout), the second one what `mini256` holds out of `photos2`: other kinds of people.
+A style's portraits are the thumbnails in it. Beside DualStyleGAN stand two who must fail, the exemplar and the photo,
+unchanged, and what the style's fine-tuned g' does alone: layer swap and style mixing. g' is looked for in the style's
+run folder; without it these two columns are left out.
 
 Who judges: the identity net and MobileNetV2's features (KID, textures) also trained these models, as losses, and where
 a recipe has transfer.projected a discriminator looked through the very features that KID compares. The 68-landmark net
@@ -29,16 +30,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from held_out import first_list, person_of_photo, second_list
 from measures import (
+    EYE_REGION,
+    EYES,
     chroma,
     color_distances,
     color_statistics,
     correlation,
     distances,
     eye_area,
+    eyes_unlike,
+    fine_energy,
     grams,
     kernel_distance,
     largest_step,
+    one_sided,
     shapes,
     share_among_nearest,
     share_first,
@@ -51,6 +58,7 @@ from torch import Tensor
 from dualstylegan.choices import TRUNCATION
 from dualstylegan.errors import DualStyleGANError
 from dualstylegan.faces.crop import crop_face
+from dualstylegan.faces.face import mouth_opening
 from dualstylegan.faces.find import EmbeddedDetector
 from dualstylegan.faces.landmarks import find_landmarks
 from dualstylegan.faces.masks import MASK_SIZE, draw_mask
@@ -63,9 +71,8 @@ from dualstylegan.models.library import load_base, load_style
 from dualstylegan.models.style import Style
 from dualstylegan.networks.baselines import mix_styles, swap_layers
 from dualstylegan.networks.stylegan2 import Generator
-from dualstylegan.recipe import Data, load_recipe
 from dualstylegan.stylizing.stylizer import choose_weights
-from dualstylegan.training.data import INDEX, list_portraits, split_held_out
+from dualstylegan.training.data import INDEX
 from dualstylegan.training.perception import load_perception
 from dualstylegan.training.portraits import resized
 from dualstylegan.training.run import RunFolder
@@ -88,8 +95,10 @@ STRUCTURE = (0.0, 0.25, 0.5, 0.75, 1.0)
 BLEND_STEPS, BLENDS = 9, 16
 
 # Where a detector would see the face in an aligned crop, and its eyes: landmarks are read even where none would find it
-FACE_CENTER, FACE_SIDE, EYES = (0.5, 0.57), 0.58, ((0.375, 0.473), (0.625, 0.473))
-EYE_REGION = (0.1, 0.075)  # half the width and height of what is looked at as an eye
+FACE_CENTER, FACE_SIDE = (0.5, 0.57), 0.58
+SHARP_PX = 256  # the size at which pictures are as sharp as they are
+
+FIRST, SECOND = "first", "second"  # the two lists of photos
 
 OURS, EXEMPLAR, PHOTO, SWAP, MIXING = "DualStyleGAN", "exemplar", "photo", "layer swap", "style mixing"
 MUST_FAIL = (EXEMPLAR, PHOTO)
@@ -126,14 +135,27 @@ class Goal:
         return f"{figure:.1%}" if self.percent else f"{figure:.3f}".rstrip("0").rstrip(".") if figure else "0"
 
 
-BASE_GOALS = (
-    Goal("trained_on", "of these photos, it was trained on", at_most=0),
-    Goal("reconstruction_l1", "reconstruction L1, of [-1, 1], inside the face mask", at_most=0.10),
-    Goal("identity_first", "identity net finds the right photo of 64 first", at_least=0.5, percent=True),
-    Goal("shape_first", "landmarks find the right photo of 64 first", percent=True),
-    Goal("yaw", "head yaw, correlation with the photo's"),
-    Goal("samples_found", "random samples in which a face is found", percent=True),
-)
+def base_goals(size: int, people: str) -> tuple[Goal, ...]:
+    """The goals of a base of `size` px on the people of a list. The older base of 128 px has goals of its own."""
+    small, known = size < SHARP_PX, people == FIRST
+    face = 0.10 if small else 0.085 if known else 0.11
+    identity = 0.5 if small else 0.92 if known else 0.75
+
+    def new(goal: Goal) -> Goal:
+        return Goal(goal.key, goal.what, percent=goal.percent) if small else goal
+
+    return (
+        Goal("trained_on", "of these people, it was trained on", at_most=0),
+        Goal("reconstruction_l1", "reconstruction L1, of [-1, 1], inside the face mask", at_most=face),
+        Goal("identity_first", "identity net finds the right photo of all first", at_least=identity, percent=True),
+        Goal("shape_first", "landmarks find the right photo of all first", percent=True),
+        new(Goal("mouth", "mouth opening, correlation with the photo's", at_least=0.85)),
+        new(Goal("yaw", "head yaw, correlation with the photo's", at_least=0.95)),
+        new(Goal("eyes_unlike", "the two eyes' unlikeness, x the photos'", at_most=1.1)),
+        new(Goal("eyes_one_sided", "eyes' contrast, left over right, off the photos' by", at_most=0.03, percent=True)),
+        new(Goal("sharpness", "fine detail in the face at 256 px, x the photos'", at_least=0.7)),
+        Goal("samples_found", "random samples in which a face is found", percent=True),
+    )
 
 
 def style_goals(readable: bool, grey: bool, big_eyes: bool) -> tuple[Goal, ...]:
@@ -141,7 +163,7 @@ def style_goals(readable: bool, grey: bool, big_eyes: bool) -> tuple[Goal, ...]:
     # what landmarks can do: photos blurred to 64 px and back find themselves in 94 % of cases, to 32 px in 34 %
     by_color = Goal("color_near", "given exemplar among the nearest 10 % by colour", percent=True)
     by_texture = Goal("texture_near", "given exemplar among the nearest 10 % by texture", percent=True)
-    identity = Goal("identity_first", "identity net finds the right photo of 64 first", percent=True)
+    identity = Goal("identity_first", "identity net finds the right photo of all first", percent=True)
     near = Goal("structure_nearer", "structure 0 -> 1: pictures nearer to the exemplar", percent=True)
     near_by_texture = Goal("structure_texture", "structure 0 -> 1: nearer to the exemplar by texture", percent=True)
     eyes = Goal("eyes_grow", "structure 0 -> 1: the eyes' area grows by the factor")
@@ -150,9 +172,11 @@ def style_goals(readable: bool, grey: bool, big_eyes: bool) -> tuple[Goal, ...]:
         _at_least(by_texture if grey else by_color, 0.5),
         by_color if grey else by_texture,
         _at_least(identity, 0.25) if readable else identity,
-        Goal("shape_first", "landmarks find the right photo of 64 first", at_least=0.10, percent=True),
+        Goal("shape_first", "landmarks find the right photo of all first", at_least=0.10, percent=True),
         Goal("shape_first_centred", "  the same, each set about its own mean shape", percent=True),
         Goal("yaw", "head yaw, correlation with the photo's", at_least=0.5),
+        Goal("mouth", "mouth opening, correlation with the photo's"),
+        Goal("eyes_unlike", "the two eyes' unlikeness, x the photos'"),
         _at_least(near_by_texture if grey else near, 0.9),
         near if grey else near_by_texture,
         Goal("structure_way", "  by this share of their perceptual distance", percent=True),
@@ -251,20 +275,20 @@ class Photos:
     pictures: list[np.ndarray]
     matrices: list[np.ndarray]  # crop_from_photo of each
     judges: Judges
+    people: str = FIRST
     _seen: dict[int, Seen] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, folder: Path, judges: Judges, count: int | None = None) -> Photos:
-        data = held_out_rule(folder)
-        files = list_portraits(data)
-        names, _ = split_held_out(list(files), count or data.held_out, data.held_out_person)
+    def read(cls, files: Mapping[str, Path], judges: Judges, count: int | None = None, people: str = FIRST) -> Photos:
+        """Of a list's photos {name: file} the first `count`, or all."""
+        names = list(files)[:count]
         pictures = [read_picture(files[name]).pixels for name in names]
         found = judges.detector.find(pictures)
         for name, faces in zip(names, found, strict=True):
             if not faces:
                 sys.exit(f"{name}: no face was found in this held-out photo; nothing can be measured.")
         matrices = [max(faces, key=lambda face: face.width).crop_from_photo for faces in found]
-        return cls(names, pictures, matrices, judges)
+        return cls(names, pictures, matrices, judges, people)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -297,28 +321,18 @@ class Seen:
         return shapes(self.points)
 
 
-def held_out_rule(folder: Path) -> Data:
-    return load_recipe("mini", data__folder=str(folder)).data
-
-
 def trained_on(base: Base, photos: Photos) -> int | None:
-    """How many of the photos, or of their people, the base was trained on; None where nothing is known.
+    """How many pictures of these people the base was trained on; None where nothing is known.
 
     By the list in its run's folder; by the held-out photos its header names where it was taken out of its run.
     """
     index = (base.folder or Path()).parent / "stages" / "data" / INDEX
-    if not index.is_file():
-        held_out = base.header.get("held_out")
-        return None if held_out is None else len(set(photos.names) - set(held_out))
-    names = json.loads(index.read_text(encoding="utf-8"))["training"]
-    person = load_recipe("mini").data.held_out_person
-    _, free = split_held_out(sorted({*photos.names, *names}), len(photos), person)
-    stems = {_stem(name) for name in free}  # a run may have known its photos in another format
-    return sum(_stem(name) not in stems for name in names)
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0]
+    people = {person_of_photo(name) for name in photos.names}
+    if index.is_file():
+        names = json.loads(index.read_text(encoding="utf-8"))["training"]
+        return sum(person_of_photo(name) in people for name in names)
+    held_out = base.header.get("held_out")
+    return None if held_out is None else len(people - {person_of_photo(name) for name in held_out})
 
 
 # --------------------------------------------------------------------------------------------------------------- base
@@ -328,23 +342,36 @@ def _stem(name: str) -> str:
 def measure_base(base: Base, photos: Photos) -> tuple[Figures, dict[str, Tensor]]:
     """The figures of a base, and pictures for its sheets."""
     judges, g = photos.judges, base.generator
-    seen = photos.at(g.size)
-    codes = _in_batches(base.encoder, photos.crops(base.encoder.input_size))
-    drawn = torch.cat([g(part, space=base.encoder.space) for part in codes.split(BATCH)]).clamp(-1, 1)
-    masks = torch.stack([mask_at("face", points, g.size) for points in seen.points])[:, None]
+    seen, sharp = photos.at(g.size), photos.crops(SHARP_PX)
+    crops = photos.crops(base.encoder.input_size)
+    drawn, mirrored = (draw_again(base, of) for of in (crops, crops.flip(3)))
+    masks, sharp_masks = (
+        torch.stack([mask_at("face", points, size) for points in seen.points])[:, None] for size in (g.size, SHARP_PX)
+    )
     samples = _in_batches(g, base.sample_intrinsic(64, torch.Generator().manual_seed(SEED))).clamp(-1, 1)
     points = judges.points(drawn)
     own = np.arange(len(photos))
+    detail = fine_energy(resized(drawn, SHARP_PX), sharp_masks).mean()
     figures = {
         "reconstruction_l1": float(((drawn - seen.images).abs() * masks).sum() / (masks.sum() * 3)),
         "identity_first": share_first(-judges.identities(drawn) @ seen.identities.T, own),
         "shape_first": share_first(distances(shapes(points, seen.points.mean(0)), seen.shapes), own),
+        "mouth": correlation(mouth_opening(points), mouth_opening(seen.points)),
         "yaw": correlation(yaw(points), yaw(seen.points)),
+        "eyes_unlike": eyes_unlike(drawn) / eyes_unlike(seen.images),
+        "eyes_one_sided": one_sided(drawn, mirrored, seen.images),
+        "sharpness": float(detail / fine_energy(sharp, sharp_masks).mean()),
         "samples_found": judges.found(samples),
     }
     if (count := trained_on(base, photos)) is not None:
         figures = {"trained_on": float(count)} | figures
     return figures, {"photos": seen.images, "reconstructions": drawn, "samples": samples}
+
+
+def draw_again(base: Base, crops: Tensor) -> Tensor:
+    """What a base makes of faces (N, 3, S, S) at its encoder's size."""
+    codes = _in_batches(base.encoder, crops)
+    return torch.cat([base.generator(part, space=base.encoder.space) for part in codes.split(BATCH)]).clamp(-1, 1)
 
 
 # -------------------------------------------------------------------------------------------------------------- styles
@@ -462,6 +489,8 @@ class StyleJudge:
             "shape_first": share_first(distances(face_shapes, self.seen.shapes), pairs.photo),
             "shape_first_centred": share_first(distances(*centred), pairs.photo),
             "yaw": correlation(yaw(points), yaw(self.seen.points)[pairs.photo]),
+            "mouth": correlation(mouth_opening(points), mouth_opening(self.seen.points)[pairs.photo]),
+            "eyes_unlike": eyes_unlike(images[torch.from_numpy(which)]) / eyes_unlike(self.seen.images[pairs.photo]),
         }
 
 
@@ -709,8 +738,9 @@ def print_table(title: str, goals: Sequence[Goal], columns: dict[str, Figures], 
         print(f"{goal.what:58} {goal.wanted:>9}" + "".join(f"  {cell:>17}" for cell in cells))
 
 
-def report_base(base: Base, figures: Figures) -> None:
-    print_table(f"base {base.name}, {base.generator.size} px", BASE_GOALS, {"figure": figures}, judged=["figure"])
+def report_base(base: Base, figures: Figures, people: str) -> None:
+    goals = base_goals(base.generator.size, people)
+    print_table(f"base {base.name}, {base.generator.size} px", goals, {"figure": figures}, judged=["figure"])
 
 
 def report_style(result: StyleResult) -> None:
@@ -758,6 +788,7 @@ def main() -> None:
     parser.add_argument("--base", help="name or folder; default: the embedded one; 'none' leaves it out")
     parser.add_argument("--style", nargs="*", help="names or folders; default: all embedded ones")
     parser.add_argument("--photos", type=Path, default=PHOTOS)
+    parser.add_argument("--people", choices=(FIRST, SECOND, "both"), default="both", help="which list of photos")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="where run folders with g' lie")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--sheets", type=Path, help="write pictures to this folder (they show the photos)")
@@ -782,28 +813,45 @@ def run(asked: argparse.Namespace) -> None:
         return
 
     judges = Judges()
-    photos = Photos.read(asked.photos, judges, FAST_PHOTOS if asked.fast else None)
-    print(f"{len(photos)} held-out photos, {photos.names[0]} ... {photos.names[-1]}")
-    if asked.fast:
-        print(f"a fast look: ranks are among {len(photos)}, not 64, so no goal is shown to be met")
+    files = {FIRST: first_list(asked.photos)}
+    if (asked.photos.parent / "photos2").is_dir():
+        files[SECOND] = second_list(asked.photos.parent / "photos2")
+    lists = [
+        Photos.read(found, judges, FAST_PHOTOS if asked.fast else None, people)
+        for people, found in files.items()
+        if asked.people in (people, "both")
+    ]
+    if not lists:
+        sys.exit(f"The {asked.people} list needs the folder photos2 beside {asked.photos}.")
     each = EXEMPLARS
-    kept: dict = {"photos": len(photos), "each_in_exemplars": each, "seed": SEED, "kid_layer": KID_LAYER, "models": {}}
-    for where in bases:
-        base = load_base(where, parts=("encoder", "prior"))
-        figures, pictures = measure_base(base, photos)
-        report_base(base, figures)
-        kept["models"][base.name] = as_json(BASE_GOALS, base.header, {"figure": figures}, "figure")
-        if asked.sheets:
-            write_base_sheets(asked.sheets, pictures)
-    for where in styles:
-        result = measure_style(load_style(where, wplus=False, thumbnails=True), photos, asked.runs, each)
-        report_style(result)
-        kept["models"][result.name] = as_json(result.goals, result.header, result.columns, OURS, **result.facts)
-        if asked.sheets:
-            write_style_sheets(asked.sheets, result)
+    counts = {photos.people: len(photos) for photos in lists}
+    kept: dict = {"photos": counts.get(FIRST, 0), "photos_of_second_list": counts.get(SECOND, 0)}
+    kept |= {"each_in_exemplars": each, "seed": SEED, "kid_layer": KID_LAYER, "models": {}}
+    for photos in lists:
+        print(f"\nthe {photos.people} list: {len(photos)} held-out photos, {photos.names[0]} ... {photos.names[-1]}")
+        if asked.fast:
+            print(f"a fast look: ranks are among {len(photos)}, so no goal is shown to be met")
+        name_of = lambda model, photos=photos: model if photos.people == FIRST else f"{model}, {photos.people} list"  # noqa: E731
+        folder = asked.sheets if not asked.sheets or photos.people == FIRST else asked.sheets / photos.people
+        for where in bases:
+            base = load_base(where, parts=("encoder", "prior"))
+            figures, pictures = measure_base(base, photos)
+            report_base(base, figures, photos.people)
+            goals = base_goals(base.generator.size, photos.people)
+            kept["models"][name_of(base.name)] = as_json(goals, base.header, {"figure": figures}, "figure")
+            if folder:
+                write_base_sheets(folder, pictures)
+        for where in styles:
+            result = measure_style(load_style(where, wplus=False, thumbnails=True), photos, asked.runs, each)
+            report_style(result)
+            kept["models"][name_of(result.name)] = as_json(
+                result.goals, result.header, result.columns, OURS, **result.facts
+            )
+            if folder:
+                write_style_sheets(folder, result)
     if asked.limited:
         both = {Path(where).name: load_style(where, wplus=False, thumbnails=True) for where in asked.limited}
-        figures = measure_limited(both, photos, asked.sheets, each)
+        figures = measure_limited(both, lists[0], asked.sheets, each)
         columns = dict(zip(both, figures, strict=True))
         print_table("styles of few portraits: what is kept of the photo", LIMITED, columns, judged=())
         print(f"{next(iter(both))} keeps more of the photo by {', '.join(keeps_more(*figures)) or 'nobody'}")

@@ -9,43 +9,31 @@ taken as they are, sharper ones or not: the list stays the same. Links, where th
 
 from __future__ import annotations
 
-import csv
 import shutil
 import sys
 from pathlib import Path
 
-from dualstylegan.recipe import load_recipe
-from dualstylegan.training.data import held_out_of, list_portraits
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 
-IN_BOTH = ("frl_canada", "frl_london_neutral", "frl_london_smiling", "interfaces_cc0")
+from held_out import FAMILIES, first_list, first_rule, gathered, person_of_photo
+
+from dualstylegan.training.data import list_portraits
 
 
 def places(shared: Path) -> dict[Path, Path]:
     """{SOURCE/PERSON/FILE: the photo}"""
     photos, photos2 = shared / "photos", shared / "photos2"
-    with (photos2 / "faces.csv").open(newline="", encoding="utf-8") as file:
-        new = list(csv.DictReader(file))
-    mini = load_recipe("mini", data__folder=str(photos)).data
-    kept, _ = held_out_of(list(list_portraits(mini)), mini)
-    superseded = {*(photos2 / "superseded_congress_gpo.txt").read_text().split()} - {*kept}
+    superseded = {*(photos2 / "superseded_congress_gpo.txt").read_text().split()} - {*first_list(photos)}
     grey = {*(photos / "congress_gpo_grayscale.txt").read_text().split()}
-
     found = {}
-    for name, path in list_portraits(mini).items():
+    for name, path in list_portraits(first_rule(photos)).items():
         source, file = name.split("/")
-        if name in superseded:
-            continue
-        person = path.stem
-        if source in IN_BOTH:  # as photos2/faces.csv names them: 001_03 and 001_08 of the London sets are one person
-            family = {"interfaces_cc0": "interfaces"}.get(source, "_".join(source.split("_")[:2]))
-            person = f"{family}-{path.stem.partition('_')[0]}"
-        if file in grey and source == "congress_gpo":
-            source = "congress_gpo_grey"
-        found[Path(source, person, file)] = path
-    for row in new:
-        path = photos2 / row["file"]
-        if row["source"] not in IN_BOTH and not path.stem.startswith("interfaces_cc0"):
-            found[Path(row["source"], row["person_id"].replace(":", "-"), path.name)] = path
+        if name not in superseded:
+            kind = "congress_gpo_grey" if source == "congress_gpo" and file in grey else source
+            found[Path(kind, person_of_photo(name), file)] = path
+    for name, path in gathered(photos2).items():
+        if name.split("/")[0] not in FAMILIES and not path.stem.startswith("interfaces_cc0"):
+            found[Path(name)] = path
     return found
 
 
