@@ -128,6 +128,8 @@ def test_the_longest_existing_path_wins_over_the_grammar(tmp_path):
     assert parse_style(f"toon:{picture}").parts == ((str(picture), 1.0),)
     blend_of_both = parse_style(f"toon:{picture}*.5+toon:1*.5")
     assert blend_of_both.parts == ((str(picture), 0.5), ("1", 0.5))
+    the_other_way = parse_style(f"toon:1*.5+toon:{picture}*.5")
+    assert the_other_way.parts == (("1", 0.5), (str(picture), 0.5))
 
 
 def test_a_chance_folder_does_not_hide_a_style_of_its_name(tmp_path, monkeypatch):

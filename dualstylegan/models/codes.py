@@ -217,7 +217,8 @@ def _blend_terms(text: str) -> list[tuple[str, str | None, float]] | None:
         ends = list(_TERM_END.finditer(text, start))
         if not ends:
             raise UsageError(f"'{text[start:]}' in '{text}' has no weight: write NAME:ID*WEIGHT+NAME:ID*WEIGHT.")
-        paths = [end for end in ends if _ends_in_existing_path(text[start : end.start()].strip())]
+        first = ends[0].start() - start  # a path that begins behind it is the next term's
+        paths = [end for end in ends if _ends_in_existing_path(text[start : end.start()].strip(), first)]
         end = paths[-1] if paths else ends[0]
         terms.append((*_name_and_exemplar(text[start : end.start()].strip()), float(end[1])))
         start = end.end()
@@ -245,8 +246,9 @@ def _refuse_weightless_blend(text: str, name: str, exemplar: str | None) -> None
         raise UsageError(f"'{text}' blends exemplars without weights: write for example {example}.")
 
 
-def _ends_in_existing_path(text: str) -> bool:
-    return any(_exists(text[i + 1 :]) for i, letter in enumerate(text) if letter == ":") or _is_style_path(text)
+def _ends_in_existing_path(text: str, first: int | None = None) -> bool:
+    """Whether it does, with a path that begins before `first` (None: anywhere)."""
+    return any(_exists(text[i + 1 :]) for i, letter in enumerate(text[:first]) if letter == ":") or _is_style_path(text)
 
 
 def _is_style_path(text: str) -> bool:
