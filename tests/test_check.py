@@ -10,7 +10,7 @@ import pytest
 from tiny_training import draw_portraits, write_base_recipe, write_style_recipe
 
 from dualstylegan.errors import DualStyleGANError, TrainingError
-from dualstylegan.models.bundle import load_base
+from dualstylegan.models.library import load_base
 from dualstylegan.recipe import load_recipe
 from dualstylegan.train import train
 from dualstylegan.training.check import check

@@ -9,14 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from dualstylegan.errors import NoFaceError, TrainingError, UsageError
 from dualstylegan.faces.faces_json import faces_of, read_faces_json
 from dualstylegan.media.paths import Source
-from dualstylegan.models import zoo
 from dualstylegan.models.bundle import has_part, read_header
-from dualstylegan.models.codes import StyleBank, fit_weights
+from dualstylegan.models.codes import Exemplars, fit_weights
+from dualstylegan.models.lookup import find_model
 from dualstylegan.recipe import Recipe, resolve_batch
 from dualstylegan.training.data import held_out_of, list_portraits, weights_of
 from dualstylegan.training.portraits import Portrait
@@ -106,7 +104,7 @@ def check_exemplars(recipe: Recipe, names: Sequence[str], stages: Sequence[str])
         )
     if recipe.kind == "style" and "bundle" in stages and recipe.bundle.default_exemplar:
         try:
-            StyleBank(tuple(sorted(names)), torch.zeros(len(names), 1, 1)).index(recipe.bundle.default_exemplar)
+            Exemplars(tuple(sorted(names))).index(recipe.bundle.default_exemplar)
         except UsageError as error:
             raise UsageError(
                 f'bundle.default_exemplar: {error} Set it to one of them, or to "" for the first.'
@@ -115,11 +113,8 @@ def check_exemplars(recipe: Recipe, names: Sequence[str], stages: Sequence[str])
 
 def known_base(recipe: Recipe) -> Header | None:
     """The header of the base a recipe starts from, or None: it makes one, or has to fetch it. Raises UsageError."""
-    folder = None if recipe.kind == "base" else zoo.find_base(recipe.base_model)
-    header = None if folder is None else read_header(folder)
-    if header and header["kind"] != "base":
-        raise UsageError(f"{recipe.base_model} is a {header['kind']}; a base is wanted.")
-    return header
+    folder = None if recipe.kind == "base" else find_model(recipe.base_model, "base")
+    return None if folder is None else read_header(folder)
 
 
 def check_fit(recipe: Recipe, stages: Sequence[str], header: Header) -> None:
