@@ -128,7 +128,7 @@ def test_a_phase_trains_both_passes_and_g_through_them(generator, passes):
         shown=FACES,
         perception=None,
         share=(2, 1),
-        processes=Processes(cpu=True),
+        processes=Processes(),
     )
     for parameter in (*encoder.parameters(), *generator.parameters()):
         parameter.requires_grad_(True)
