@@ -48,7 +48,7 @@ def each(folders: list[Path]):
 
 @each(BASES)
 def test_an_embedded_base_has_all_that_new_styles_need_offline(folder):
-    base = load_base(folder.name, offline=True)
+    base = load_base(folder.name)
     assert None not in (base.discriminator, base.encoder, base.extrinsic, base.prior)
     faces = base.generator(base.sample_intrinsic(2, torch.Generator().manual_seed(0)))
     assert faces.shape == (2, 3, base.generator.size, base.generator.size)
@@ -62,7 +62,7 @@ def test_an_embedded_base_names_the_photos_it_never_saw(folder):
 
 @each(STYLES)
 def test_an_embedded_style_draws_on_an_embedded_base(folder):
-    style = load_style(folder.name, thumbnails=True, offline=True)
+    style = load_style(folder.name, thumbnails=True)
     assert style.base_folder.parent == cache.EMBEDDED
     assert len(style.thumbnails) == len(style.bank) >= 60
     stylizer = Stylizer(style, device="cpu", detector="embedded")
