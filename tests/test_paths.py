@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import draw_picture
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dualstylegan.errors import UsageError
 from dualstylegan.media import plan as plan_module
@@ -414,6 +414,23 @@ def test_only_complete_pictures_are_trusted(tmp_path, suffix):
     path.write_bytes(b"something else")
     assert not is_complete(path)
     assert not is_complete(tmp_path / f"missing{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_follows_a_picture_makes_it_no_less_complete(tmp_path, suffix, progressive):
+    picture = Image.fromarray(draw_picture())
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "\xff\xd8 a thumbnail \xff\xd9"
+    extra = {"exif": exif, "progressive": progressive} if suffix == ".jpg" else {}
+    picture.save(tmp_path / f"x{suffix}", **extra)
+    whole = (tmp_path / f"x{suffix}").read_bytes()
+    film = b"\0" * 20 if suffix == ".gif" else b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 40
+    (tmp_path / f"motion{suffix}").write_bytes(whole + film)
+    assert is_complete(tmp_path / f"motion{suffix}")
+    for kept in (len(whole) - 3, len(whole) * 2 // 3, 300):
+        (tmp_path / f"cut{suffix}").write_bytes(whole[:kept])
+        assert not is_complete(tmp_path / f"cut{suffix}")
 
 
 def test_only_complete_films_are_trusted(tmp_path):

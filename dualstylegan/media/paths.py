@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import glob
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -287,6 +288,7 @@ def is_complete(path: str | os.PathLike) -> bool:
     """Whether `path` is a whole file, for `--skip-existing`: not empty, begun and ended as its suffix promises.
 
     Our own outputs are whole by construction; this also catches those cut by a full disk, a copy or another program.
+    What follows the end of a picture (the film of a motion photo) is no fault of it.
     """
     path = Path(path)
     if is_temporary(path) or not path.is_file():
@@ -298,11 +300,11 @@ def is_complete(path: str | os.PathLike) -> bool:
         tail = file.read()
         match path.suffix.lower():
             case ".jpg" | ".jpeg" | ".jpe" | ".jfif":
-                return head.startswith(b"\xff\xd8") and b"\xff\xd9" in tail
+                return head.startswith(b"\xff\xd8") and (b"\xff\xd9" in tail or _jpeg_ends(file))
             case ".png" | ".apng":
-                return head.startswith(b"\x89PNG") and b"IEND" in tail
+                return head.startswith(b"\x89PNG") and _png_ends(file, size)
             case ".gif":
-                return head.startswith(b"GIF8") and tail.endswith(b";")
+                return head.startswith(b"GIF8") and tail.rstrip(b"\0").endswith(b";")
             case ".bmp":
                 return head.startswith(b"BM") and size >= int.from_bytes(head[2:6], "little")
             case ".webp":
@@ -310,6 +312,32 @@ def is_complete(path: str | os.PathLike) -> bool:
             case ".mp4" | ".m4v" | ".mov" | ".avif":
                 return _boxes_are_whole(file, size)
     return size > 0
+
+
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # that ends compressed data: no stuffing, no restart
+
+
+def _jpeg_ends(file: BinaryIO) -> bool:
+    """Whether a JPEG's segments lead to its end. Thumbnails have ends, too, and so may what follows a cut picture."""
+    file.seek(0)
+    data, at = file.read(), 2
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
+        marker = data[at + 1]
+        if marker == 0xD9:
+            return True
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xDA:
+            found = _MARKER.search(data, at)
+            at = found.start() if found else len(data)
+    return False
+
+
+def _png_ends(file: BinaryIO, size: int) -> bool:
+    """Whether a PNG's chunks lead to its end."""
+    file.seek(8)
+    while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+        file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return head[4:] == b"IEND" and file.tell() + 4 <= size
 
 
 def _boxes_are_whole(file: BinaryIO, size: int) -> bool:
