@@ -13,10 +13,14 @@ import pytest
 import torch
 from conftest import draw_picture
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, features
+from PIL.TiffImagePlugin import AppendingTiffWriter
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
+from dualstylegan.media import tiff as tiff_module
+from dualstylegan.media.exif import exif_of
 from dualstylegan.media.images import Picture, as_picture, from_tensor, read_picture, to_tensor, write_picture
 from dualstylegan.media.profiles import png_words, profile_of, transform
+from dualstylegan.media.tiff import read_pages, write_pages
 
 BROKEN_EXIF = b"Exif\0\0II*\0\xff\xff\xff\xff garbage"
 LOSSLESS = ["x.png", "x.tif", "x.bmp"]
@@ -115,6 +119,17 @@ def test_photos_are_read_upright_and_their_orientation_is_reset(tmp_path, orient
         details = kept.get_ifd(ExifTags.IFD.Exif)
         assert details[ExifTags.Base.ISOSpeedRatings] == 400
         assert (details[ExifTags.Base.ExifImageWidth], details[ExifTags.Base.ExifImageHeight]) == (64, 48)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "LA", "I;16"])
+def test_a_turned_tiff_is_read_upright_in_every_mode(tmp_path, mode):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    grey = Image.fromarray(draw_picture(48, 64)).convert("L")
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257) if mode == "I;16" else grey.convert(mode)
+    image.save(tmp_path / "in.tif", exif=exif)
+    wanted = as_picture(image.transpose(Image.Transpose.ROTATE_270)).pixels
+    assert np.array_equal(read_picture(tmp_path / "in.tif").pixels, wanted)
 
 
 def test_the_old_thumbnail_is_not_carried_along(tmp_path):
@@ -501,6 +516,87 @@ def test_a_resolution_of_nought_by_nought_is_read_past(tmp_path, suffix):
         write_picture(tmp_path / target, read_picture(tmp_path / f"in{suffix}"))
         with Image.open(tmp_path / target) as image:
             assert image.getexif()[ExifTags.Base.Make] == "Maker"
+
+
+def _page(number: int) -> tuple[Image.Image, dict]:
+    """A picture of a mode, size, resolution, profile and EXIF of its own."""
+    mode = ("RGB", "L", "1", "I;16", "P", "CMYK", "RGBA", "F", "I", "LA")[number]
+    image = Image.fromarray(draw_picture(40 + number, 60 - number, seed=number))
+    if mode in ("I;16", "F", "I"):
+        kind = {"I;16": np.uint16, "F": np.float32, "I": np.int32}[mode]
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(kind) * kind(200))
+    else:
+        image = image.quantize(20) if mode == "P" else image.convert(mode)
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = f"page {number}"
+    if number % 2:
+        exif[ExifTags.Base.Orientation] = 6
+    if number in (1, 3, 6):
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + b"long enough" * number
+        exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] = (number, 2.0, 3.0)
+    extra = {"exif": exif, "dpi": (100 + number, 100 + number)}
+    return image, extra | ({"icc_profile": wide_profile()} if number == 0 else {})
+
+
+def _save_pages(path, pages) -> None:
+    with AppendingTiffWriter(path, new=True) as tiff:
+        for image, extra in pages:
+            exif = Image.Exif()  # only what Pillow's writer can move: inner tables are tested by what we write
+            exif.update({tag: value for tag, value in extra["exif"].items() if tag not in (0x8769, 0x8825)})
+            image.save(tiff, format="TIFF", **extra | {"exif": exif})
+            tiff.newFrame()
+
+
+def test_every_page_of_a_tiff_keeps_its_size_mode_and_tags(tmp_path):
+    made = [_page(number) for number in range(10)]
+    _save_pages(tmp_path / "in.tif", made)
+    read = read_pages(tmp_path / "in.tif")
+    for page, (_, extra) in zip(read, made, strict=True):
+        page.exif = exif_of(as_picture_with(extra["exif"]))
+    changed = [page.pixels.copy() if number % 4 == 0 else None for number, page in enumerate(read)]
+    for pixels in filter(lambda one: one is not None, changed):
+        pixels[5:15, 5:15] = (200, 40, 60)
+    write_pages(tmp_path / "out.tif", changed, read)
+    again = read_pages(tmp_path / "out.tif")
+    with Image.open(tmp_path / "out.tif") as image:
+        assert image.n_frames == 10
+        for number, (source, extra) in enumerate(made):
+            image.seek(number)
+            turned = source.transpose(Image.Transpose.ROTATE_270) if number % 2 else source
+            assert image.size == turned.size
+            assert image.info["dpi"] == extra["dpi"]
+            assert image.tag_v2.get(34675) == extra.get("icc_profile")
+            kept = image.getexif()
+            assert kept[ExifTags.Base.ImageDescription] == f"page {number}"
+            assert kept.get(ExifTags.Base.Orientation, 1) == 1
+            for table in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+                assert kept.get_ifd(table) == extra["exif"].get_ifd(table)
+            if changed[number] is None:
+                assert image.mode == source.mode
+                assert np.array_equal(np.asarray(image), np.asarray(turned))
+            else:
+                assert np.abs(again[number].pixels.astype(int) - changed[number]).max() <= 2
+
+
+def as_picture_with(exif: Image.Exif) -> Image.Image:
+    image = Image.new("L", (4, 4))
+    image.info["exif"] = exif.tobytes()
+    return image
+
+
+def test_a_tiff_s_preview_is_no_page_and_too_many_pages_are_refused(tmp_path, monkeypatch):
+    picture, preview = Image.fromarray(draw_picture()), Image.fromarray(draw_picture(24, 32))
+    _save_pages(tmp_path / "in.tif", [(preview, {"exif": Image.Exif()}), (picture, {"exif": Image.Exif()})])
+    assert len(read_pages(tmp_path / "in.tif")) == 2
+    with AppendingTiffWriter(tmp_path / "preview.tif", new=True) as tiff:
+        for image, kind in ((picture, 0), (preview, 1), (preview.convert("1"), 4)):
+            image.save(tiff, format="TIFF", tiffinfo={ExifTags.Base.NewSubfileType: kind})
+            tiff.newFrame()
+    (page,) = read_pages(tmp_path / "preview.tif")
+    assert np.array_equal(page.pixels, draw_picture())
+    monkeypatch.setattr(tiff_module, "MAX_MEGAPIXELS", 0.01)
+    with pytest.raises(BadFileError, match="2 pages"):
+        read_pages(tmp_path / "in.tif")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".gif", ".bmp"])

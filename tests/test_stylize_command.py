@@ -269,6 +269,46 @@ def test_one_bad_file_stops_nothing(style):
     assert events[-1].data["failed"] == 5
 
 
+def pages(path: str | Path) -> list[np.ndarray]:
+    with Image.open(path) as image:
+        found = []
+        for number in range(image.n_frames):
+            image.seek(number)
+            found.append(np.asarray(image.convert("RGB")))
+        return found
+
+
+def test_every_page_of_a_tiff_is_restyled_as_it_would_be_by_itself(style):
+    photos = [drawn_photo(seed=1), np.full((90, 70, 3), 90, np.uint8), drawn_photo(seed=2, faces=TWO_FACES)]
+    first, *others = map(Image.fromarray, photos)
+    first.save("in.tif", save_all=True, append_images=others)
+    events = run("in.tif", [f"{style}:1", f"{style}:0"], sheet="sheet.png")
+    for number, photo in enumerate(photos):
+        save(f"alone/{number}.png", photo)
+    run("alone", [f"{style}:1", f"{style}:0"], output="apart", no_face="copy")
+    for name in ("tiny-1", "tiny-0"):
+        together = pages(f"stylized/in.{name}.tif")
+        assert [page.shape for page in together] == [photo.shape for photo in photos]
+        for number, page in enumerate(together):
+            assert np.abs(page.astype(int) - pixels(f"apart/{number}.{name}.png")).max() <= 1
+    (done,) = (event for event in events if event.kind == "done")
+    assert done.data["faces"] == 3 and len(done.data["outputs"]) == 2
+
+
+def test_pages_go_where_they_can(style):
+    first, second = Image.fromarray(drawn_photo()), Image.fromarray(drawn_photo(seed=1, faces=TWO_FACES))
+    first.save("in.tif", save_all=True, append_images=[second])
+    events = run("in.tif", f"{style}:1", output="one.png")
+    assert any("pages 2 to 2 are left out" in (event.message or "") for event in events)
+    assert pixels("one.png").shape == drawn_photo().shape
+    run("in.tif", f"{style}:1", crop=True, output="crops")
+    assert files("crops") == ["in-2.tif", "in-3.tif", "in.tif"]
+    blank = Image.new("L", (80, 60), 200)
+    blank.save("blank.tif", save_all=True, append_images=[blank.convert("1")])
+    run("blank.tif", f"{style}:1")
+    assert Path("stylized/blank.tif").read_bytes() == Path("blank.tif").read_bytes()
+
+
 def test_a_failure_in_a_batch_stays_its_own_pictures(style, monkeypatch):
     for name in "abcd":
         save(f"in/{name}.png", drawn_photo(seed=ord(name)))

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -51,6 +51,7 @@ _WITH_ALPHA = frozenset(
 )
 _WITH_GREY_ALPHA = frozenset({"PNG", "TIFF", "JPEG2000", "TGA", "IM"})
 _WITH_PROFILE = frozenset({"JPEG", "PNG", "WEBP", "TIFF", "AVIF"})
+_OF_TIFF = frozenset({"1", "P", "I;16", "I;16B", "I", "F", "LAB"})
 _MOST_EXIF = {"JPEG": 65533}  # bytes, in one marker
 _MOST_DPI = {"JPEG": (1 << 16) - 1, "PNG": 1e8, "BMP": 5e7, "TIFF": 1e9}
 
@@ -61,7 +62,8 @@ class Picture:
 
     `icc` and `exif` are the source's (orientation reset to upright); `native` holds the decoded picture in its own
     colour space where that is not sRGB. `words` are a PNG's chunks about its colours, and `made_icc` the profile they
-    come to where it is these that count. `lossless` is said of a WebP.
+    come to where it is these that count. `lossless` is said of a WebP. `stored` is the decoded picture where its mode
+    is one that a page of a TIFF may have again.
     """
 
     pixels: np.ndarray
@@ -73,6 +75,7 @@ class Picture:
     words: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
     made_icc: bytes | None = field(default=None, repr=False)
     lossless: bool = False
+    stored: Image.Image | None = field(default=None, repr=False)
 
     @property
     def profile(self) -> bytes | None:
@@ -93,16 +96,24 @@ def read_picture(path: str | os.PathLike) -> Picture:
 
     Raises BadFileError for what is missing, not a picture, damaged, cut off or beyond MAX_MEGAPIXELS.
     """
-    with decoding(path), Image.open(path) as image:
+    with opened(path) as image:
+        image.load()
         words, lossless = {}, False
         if image.format in ("PNG", "WEBP"):
             with Path(path).open("rb") as stream:
                 words = png_words(stream) if image.format == "PNG" else {}
                 lossless = image.format == "WEBP" and webp_is_lossless(stream)
-        image.load()
         picture = _from_pillow(image, words)
         picture.lossless = lossless
         return picture
+
+
+@contextmanager
+def opened(path: str | os.PathLike) -> Iterator[Image.Image]:
+    """A picture's file as Pillow has it. What goes wrong with it is a BadFileError."""
+    # Of a path, Pillow maps uncompressed TIFFs into memory, and then turns them wrongly.
+    with decoding(path), Path(path).open("rb") as stream, Image.open(stream) as image:
+        yield image
 
 
 @contextmanager
@@ -153,6 +164,7 @@ def as_picture(image: Image.Image | np.ndarray) -> Picture:
 def _from_pillow(image: Image.Image, words: Mapping[bytes, bytes] | None = None) -> Picture:
     kept = {"icc": image.info.get("icc_profile"), "exif": exif_of(image), "dpi": image.info.get("dpi")}
     image = _upright(image)
+    kept["stored"] = image if image.mode in _OF_TIFF else None
     alpha = None
     if image.has_transparency_data:
         image, alpha = _without_alpha(image, deep=bool(words) and words.get(b"IHDR", b"")[8:9] == b"\x10")
@@ -270,19 +282,34 @@ def write_picture(
     UsageError for a suffix that is no picture format, DualStyleGANError when the file cannot be written.
     """
     path = Path(path)
-    form = _format_of(path)
+    form = format_of(path)
     if isinstance(picture, Picture):
         like = picture if like is None else like
         pixels = picture.pixels
     else:
         pixels = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
-    like = Picture(pixels) if like is None else like
-    height, width = pixels.shape[:2]
+    image, options = ready_for(form, pixels, Picture(pixels) if like is None else like, quality)
+    with whole_file(path) as temporary:
+        try:
+            _save(image, temporary, form, options)
+        except OSError:
+            raise
+        except Exception as error:  # encoders have limits of their own: 16383 px for WebP, 65535 for JPEG
+            size = f"{image.width} x {image.height} px"
+            raise DualStyleGANError(f"Cannot write {path} ({size}) as {form}: {error}.") from error
 
+
+def ready_for(
+    form: str, pixels: np.ndarray | None, like: Picture, quality: int = JPEG_QUALITY
+) -> tuple[Image.Image, dict[str, Any]]:
+    """What Pillow saves in a format, and with what: `pixels` uint8 (H, W, 3) sRGB, made of `like`. None: as it was."""
+    as_stored = pixels is None and form == "TIFF" and like.stored is not None
+    pixels = like.pixels if pixels is None else pixels
+    height, width = pixels.shape[:2]
     has_alpha = like.alpha is not None and like.alpha.shape == (height, width)
-    image, own = _in_own_space(pixels, like)
+    image, own = (like.stored, True) if as_stored else _in_own_space(pixels, like)
     in_ink = image.mode == "CMYK" and (has_alpha or form not in ("JPEG", "TIFF"))
-    if image.mode == "LAB" or in_ink or (like.profile and form not in _WITH_PROFILE):
+    if (image.mode == "LAB" and not as_stored) or in_ink or (like.profile and form not in _WITH_PROFILE):
         image, own = Image.fromarray(pixels), False
     if has_alpha:
         alpha = Image.fromarray(like.alpha)
@@ -296,7 +323,7 @@ def write_picture(
     elif form == "QOI":
         image = image.convert("RGB")
 
-    extra: dict = dict(_SETTINGS.get(form, {}))
+    extra: dict[str, Any] = dict(_SETTINGS.get(form, {}))
     if form == "GIF":
         image, extra["transparency"] = with_palette(image)
     if form == "WEBP" and like.lossless:
@@ -318,13 +345,7 @@ def write_picture(
     if like.dpi and form in _MOST_DPI and all(0 < value <= _MOST_DPI[form] for value in like.dpi):
         extra["dpi"] = like.dpi
     mark(form, extra)
-    with whole_file(path) as temporary:
-        try:
-            _save(image, temporary, form, extra)
-        except OSError:
-            raise
-        except Exception as error:  # encoders have limits of their own: 16383 px for WebP, 65535 for JPEG
-            raise DualStyleGANError(f"Cannot write {path} ({width} x {height} px) as {form}: {error}.") from error
+    return image, extra
 
 
 def _save(image: Image.Image, path: Path, form: str, extra: dict) -> None:
@@ -362,10 +383,11 @@ _SETTINGS = {
 
 def check_format(path: str | os.PathLike) -> None:
     """Raises UsageError where `write_picture` would refuse the suffix of `path`: better before the work than after."""
-    _format_of(Path(path))
+    format_of(Path(path))
 
 
-def _format_of(path: Path) -> str:
+def format_of(path: Path) -> str:
+    """Pillow's name of the format that a suffix names. Raises UsageError where it names none that can be written."""
     Image.init()
     form = Image.registered_extensions().get(path.suffix.lower())
     form = {"MPO": "JPEG"}.get(form, form)

@@ -17,8 +17,9 @@ from dualstylegan.events import Event
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face
 from dualstylegan.faces.faces_json import faces_of
-from dualstylegan.media.images import Picture, from_tensor, read_picture, write_picture
+from dualstylegan.media.images import Picture, from_tensor, write_picture
 from dualstylegan.media.tasks import Task
+from dualstylegan.media.tiff import holds_pages, read_pages, write_pages
 from dualstylegan.runtime.files import whole_file
 from dualstylegan.runtime.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
 from dualstylegan.stylizing.sheets import STRIP_PX, Row, small
@@ -46,18 +47,27 @@ class StyleTask(Task):
 
 @dataclass
 class _Photo:
-    """A picture, what was found in it and how each style ended."""
+    """A picture, of one page or, in a TIFF, of several, what was found in it and how each style ended."""
 
     task: StyleTask
-    picture: Picture
-    faces: list[Face] = field(default_factory=list)
+    pages: list[Picture]
+    found: list[list[Face]] = field(default_factory=list)  # by page, the largest last
     codes: list[Tensor] = field(default_factory=list)  # by encoder: (faces, rows, dim), W+
     left: int = 1  # outputs that are still to end, one way or the other
     ended: dict[int, _Outcome] = field(default_factory=dict)  # by style
 
     @property
     def nbytes(self) -> int:
-        return _nbytes(self.picture)
+        return _nbytes(self.pages)
+
+    @property
+    def placed(self) -> list[tuple[int, Face]]:
+        """Every face with its page's number; the first page's largest comes last."""
+        return [(number, face) for number in reversed(range(len(self.found))) for face in self.found[number]]
+
+    @property
+    def faces(self) -> list[Face]:
+        return [face for _, face in self.placed]
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ class PhotoLine:
     def run(self, tasks: Iterable[StyleTask]) -> Iterator[Event]:
         """Every task ends as one event; one bad picture stops nothing."""
         with WriteBehind() as self.writer:
-            with closing(read_ahead(tasks, lambda task: read_picture(task.source.path), nbytes=_nbytes)) as pictures:
+            with closing(read_ahead(tasks, lambda task: read_pages(task.source.path), nbytes=_nbytes)) as pictures:
                 for group in _groups(pictures):
                     yield from self._take_in(group)
                     if self._is_full():
@@ -107,14 +117,16 @@ class PhotoLine:
             yield from self._restyle_waiting()
             yield from self._end(self.writer.drain())
 
-    def _take_in(self, group: Sequence[tuple[StyleTask, Picture | Exception]]) -> Iterator[Event]:
+    def _take_in(self, group: Sequence[tuple[StyleTask, list[Picture] | Exception]]) -> Iterator[Event]:
         """Look for faces in a few pictures at once: the detector may have a core for each."""
         photos = []
-        for task, picture in group:
-            if isinstance(picture, Exception):
-                yield task.failed(picture)
-            else:
-                photos.append(_Photo(task, picture))
+        for task, pages in group:
+            if isinstance(pages, Exception):
+                yield task.failed(pages)
+                continue
+            photos.append(_Photo(task, pages))
+            if len(pages) > 1 and self.canvas is _FullFrame and not all(map(holds_pages, task.wanted_outputs)):
+                yield task.event("note", f"pages 2 to {len(pages)} are left out: only a TIFF holds several")
         failures = _together_or_alone(self._find, photos)
         for photo, error in failures:
             yield photo.task.failed(error)
@@ -132,11 +144,12 @@ class PhotoLine:
     def _find(self, photos: Sequence[_Photo]) -> None:
         first = self.styles.first
         if self.known_faces is None:
-            found = first.find([photo.picture.pixels for photo in photos])
-        else:  # `align` has no entry for a picture without a face
-            found = [first.choose(faces_of(self.known_faces, photo.task.source) or []) for photo in photos]
-        for photo, faces in zip(photos, found, strict=True):
-            photo.faces = faces
+            found = iter(first.find([page.pixels for photo in photos for page in photo.pages]))
+            for photo in photos:
+                photo.found = [next(found) for _ in photo.pages]
+            return
+        for photo in photos:  # `align` has no entry for a picture without a face, and looks at first pages only
+            photo.found = [first.choose(faces_of(self.known_faces, photo.task.source) or [])]
 
     def _warn_of_size(self, photo: _Photo) -> Iterator[Event]:
         line = None if self.warned_of_size else self.styles.warning_about(photo.faces[::-1])
@@ -164,7 +177,12 @@ class PhotoLine:
         yield from self._end(failures)
 
     def _encode(self, photos: Sequence[_Photo]) -> None:
-        codes = self.styles.encode([self.styles.crop(photo.picture.pixels, photo.faces) for photo in photos])
+        codes = self.styles.encode([
+            self.styles.crop(photo.pages[number].pixels, photo.found[number])
+            for photo in photos
+            for number in reversed(range(len(photo.found)))
+            if photo.found[number]
+        ])  # fmt: skip
         counts = [len(photo.faces) for photo in photos]
         for photo, own in zip(photos, zip(*(some.split(counts) for some in codes), strict=True), strict=True):
             photo.codes = list(own)
@@ -172,13 +190,13 @@ class PhotoLine:
     def _restyle(self, number: int, photos: Sequence[_Photo]) -> None:
         stylizer = self.styles.stylizers[number]
         canvases = [self.canvas(stylizer, photo, photo.task.outputs[number]) for photo in photos]
-        places = [(canvas, face) for canvas, photo in zip(canvases, photos, strict=True) for face in photo.faces]
+        places = [(canvas, one) for canvas, photo in zip(canvases, photos, strict=True) for one in photo.placed]
         codes = torch.cat([photo.codes[self.styles.encoder_of[number]] for photo in photos])
         done = 0
         while done < len(places):
             portraits = stylizer.render(codes[done : done + stylizer.batch])
-            for (canvas, face), portrait in zip(places[done:], portraits, strict=False):
-                canvas.add(portrait, face)
+            for (canvas, (page, face)), portrait in zip(places[done:], portraits, strict=False):
+                canvas.add(portrait, page, face)
             done += len(portraits)
         for photo, canvas in zip(photos, canvases, strict=True):
             finish = partial(canvas.finish, with_strip=self.add_strip is not None)
@@ -208,29 +226,31 @@ class _FullFrame:
     """The picture with its faces replaced one by one."""
 
     def __init__(self, stylizer: Stylizer, photo: _Photo, output: Path):
-        self.stylizer, self.picture, self.output = stylizer, photo.picture, output
-        self.frame = photo.picture.pixels.copy()
-        self.waiting: list[tuple[Tensor, Face]] = []
+        self.stylizer, self.pages, self.output = stylizer, photo.pages, output
+        shown = {number for number, _ in photo.placed}
+        self.frames = [page.pixels.copy() if number in shown else None for number, page in enumerate(photo.pages)]
+        self.waiting: list[tuple[Tensor, int, Face]] = []
 
     @property
     def nbytes(self) -> int:
-        return 2 * self.frame.nbytes + sum(4 * portrait.numel() for portrait, _ in self.waiting)
+        return 2 * _nbytes(self.pages) + sum(4 * portrait.numel() for portrait, _, _ in self.waiting)
 
-    def add(self, portrait: Tensor, face: Face) -> None:
-        self.waiting.append((portrait, face))
+    def add(self, portrait: Tensor, page: int, face: Face) -> None:
+        self.waiting.append((portrait, page, face))
         if len(self.waiting) > self.stylizer.batch:  # a crowd: do not hold all its portraits until the end
             self._paste()
 
     def finish(self, with_strip: bool) -> _Written:
         self._paste()
-        write_picture(self.output, self.frame, like=self.picture)
+        write_pages(self.output, self.frames, self.pages)
         if not with_strip:
             return _Written([self.output])
-        return _Written([self.output], small(self.picture.pixels), small(self.frame))
+        before, after = next((p, f) for p, f in zip(self.pages, self.frames, strict=True) if f is not None)
+        return _Written([self.output], small(before.pixels), small(after))
 
     def _paste(self) -> None:
-        for portrait, face in self.waiting:
-            self.stylizer.paste(self.frame, portrait, face, in_place=True)
+        for portrait, page, face in self.waiting:
+            self.stylizer.paste(self.frames[page], portrait, face, in_place=True)
         self.waiting = []
 
 
@@ -238,19 +258,19 @@ class _Portraits:
     """The aligned portraits by themselves: NAME.jpg for the largest face, NAME-2.jpg, ... for the others."""
 
     def __init__(self, portraits: Portraits, stylizer: Stylizer, photo: _Photo, output: Path):
-        self.stylizer, self.picture = stylizer, photo.picture
-        self.left = portraits(output, len(photo.faces))
-        self.waiting: list[tuple[Path, np.ndarray]] = []
+        self.stylizer, self.pages = stylizer, photo.pages
+        self.left = portraits(output, len(photo.placed))
+        self.waiting: list[tuple[Path, np.ndarray, int]] = []
         self.outputs: list[Path] = []
-        self.largest = photo.faces[-1]
+        self.largest = photo.placed[-1]
 
     @property
     def nbytes(self) -> int:
-        return self.picture.pixels.nbytes + sum(pixels.nbytes for _, pixels in self.waiting)
+        return _nbytes(self.pages) + sum(pixels.nbytes for _, pixels, _ in self.waiting)
 
-    def add(self, portrait: Tensor, face: Face) -> None:
+    def add(self, portrait: Tensor, page: int, face: Face) -> None:
         self.latest = from_tensor(portrait)
-        self.waiting.append((self.left.pop(), self.latest))
+        self.waiting.append((self.left.pop(), self.latest, page))
         if len(self.waiting) > self.stylizer.batch:
             self._write()
 
@@ -259,25 +279,26 @@ class _Portraits:
         outputs = self.outputs[::-1]
         if not with_strip:
             return _Written(outputs)
-        before = crop_face(self.picture.pixels, self.largest.crop_from_photo, STRIP_PX)
+        page, face = self.largest
+        before = crop_face(self.pages[page].pixels, face.crop_from_photo, STRIP_PX)
         return _Written(outputs, from_tensor(before), small(self.latest))
 
     def _write(self) -> None:
         # The largest face comes last, so the file that --skip-existing looks for is there only when all are.
-        for path, pixels in self.waiting:
-            write_picture(path, pixels, like=self.picture)
+        for path, pixels, page in self.waiting:
+            write_picture(path, pixels, like=self.pages[page])
             self.outputs.append(path)
         self.waiting = []
 
 
 def _groups(
-    pictures: Iterable[tuple[StyleTask, Picture | Exception]],
-) -> Iterator[list[tuple[StyleTask, Picture | Exception]]]:
+    pictures: Iterable[tuple[StyleTask, list[Picture] | Exception]],
+) -> Iterator[list[tuple[StyleTask, list[Picture] | Exception]]]:
     """A few pictures at a time, fewer of large ones."""
     group, held = [], 0
-    for task, picture in pictures:
-        group.append((task, picture))
-        held += 0 if isinstance(picture, Exception) else _nbytes(picture)
+    for task, pages in pictures:
+        group.append((task, pages))
+        held += 0 if isinstance(pages, Exception) else _nbytes(pages)
         if len(group) == PICTURES_AT_ONCE or held > BUDGET_BYTES // 8:
             yield group
             group, held = [], 0
@@ -304,12 +325,12 @@ def _copy(photo: _Photo) -> _Written:
     task = photo.task
     for output in task.wanted_outputs:
         if output.suffix.lower() != task.source.path.suffix.lower():
-            write_picture(output, photo.picture)
+            write_pages(output, [None] * len(photo.pages), photo.pages)
             continue
         with whole_file(output) as temporary:
             shutil.copyfile(task.source.path, temporary)
     return _Written(task.wanted_outputs)
 
 
-def _nbytes(picture: Picture) -> int:
-    return picture.pixels.nbytes
+def _nbytes(pages: Sequence[Picture]) -> int:
+    return sum(page.pixels.nbytes for page in pages)
