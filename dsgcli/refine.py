@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,27 +39,8 @@ def refine(
 ) -> None:
     """Bring a style's exemplars nearer to their pictures. The same command again goes on where it stopped."""
     from dsgcli.report import show
-    from dualstylegan.errors import UsageError
-    from dualstylegan.recipe import load_recipe
+    from dualstylegan.refine import refine_exemplars
 
     changed = {"steps": steps, "structure_lr": structure_lr, "color_lr": color_lr, "batch": batch}
-    changed = {key: value for key, value in changed.items() if value is not None}
-    if Path(portraits).is_dir():
-        if style is None:
-            raise UsageError(f"{portraits} is a folder: say with --style which style to refine.")
-        if from_step is not None:
-            raise UsageError("--from goes with a recipe, whose run holds snapshots; a style is refined as it is.")
-        from dualstylegan.recipe import build_recipe
-        from dualstylegan.refine import refine_style
-
-        table = {"name": "refine", "kind": "style", "base_model": "none", "refine": changed}
-        settings = build_recipe(table, "dsg refine").refine
-        events = refine_style(portraits, style, run, settings=settings, alignment=alignment, cpu=cpu)
-    else:
-        if style is not None:
-            raise UsageError("--style goes with a folder of pictures; a recipe names its own base.")
-        recipe = load_recipe(portraits, **{f"refine__{key}": value for key, value in changed.items()})
-        from dualstylegan.train import train
-
-        events = train(recipe, run, stage="refine", from_step=from_step, cpu=cpu)
+    events = refine_exemplars(portraits, style, run, from_step=from_step, refine=changed, alignment=alignment, cpu=cpu)
     raise typer.Exit(show(events, json=json))

@@ -1,182 +1,42 @@
-"""Facial destylization (Yang et al. 2022, section 4.1): the extrinsic and the intrinsic code of each portrait.
-
-1. `z_e = E(S)`: what the face encoder makes of the portrait, its extrinsic code.
-2. `z` fitted so that the fine-tuned g' draws the portrait: `g'(z)` is S, hence `g(z)` a real face of that structure.
-3. `z_i = E(g(z))`: that face encoded again, truncated, which pulls what no real face has back into the space of faces.
-
-Codes (rows, dim) are in Z+. Fine rows always keep the encoder's values: stage 2 is about structure, and fine rows
-would otherwise take up the portrait's texture.
-"""
+"""`destylize`: the codes of portraits, without training a style on them."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
+from typing import Any
 
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
-from dualstylegan.media.images import from_tensor
-from dualstylegan.media.sheets import strip
 from dualstylegan.models import library
 from dualstylegan.models.lookup import find_model
-from dualstylegan.networks.stylegan2 import Generator
-from dualstylegan.recipe import Destylize, Recipe, build_recipe
-from dualstylegan.runtime.processes import Processes
-from dualstylegan.training import losses
-from dualstylegan.training.fitting import fit_portraits
-from dualstylegan.training.intrinsic import encode
-from dualstylegan.training.optimize import (
-    RateSchedule,
-    frozen,
-    optimize_rows,
-    portrait_noise,
-)
-from dualstylegan.training.perception import Perception
-from dualstylegan.training.portraits import Portrait, load_portrait, preview
-from dualstylegan.training.results import PortraitResults, fingerprint, network_fingerprint
-
-
-def destylize_portraits(
-    folder: Path,
-    portraits: Sequence[Portrait | tuple[str, Path]],
-    *,
-    generator: Generator,
-    finetuned: Generator,
-    encoder: torch.nn.Module,
-    perception: Perception,
-    settings: Destylize,
-    seed: int,
-    processes: Processes | None = None,
-) -> Iterator[Event]:
-    """Destylize this process's share of `portraits` into `folder`, one file per portrait as its batch ends.
-
-    Portraits already done with the same settings, networks and pixels are passed over. There is no collective call:
-    between batches each looks whether another process has failed. On a CPU codes do not depend on the batch, the number
-    of threads or of processes (fitting.py says how). Raises UsageError for an encoder that does not
-    give Z+ codes of this generator, BadFileError for a portrait that cannot be read, TrainingError when a loss is not
-    finite.
-    """
-    _demand_fitting_encoder(encoder, generator)
-    processes = processes or Processes(verb="destylize")
-    results = PortraitResults(folder)
-    paths = {name: Path(path) for name, path in portraits}
-    mine = processes.share(sorted(paths))
-    marks = _fingerprints(
-        mine, paths, settings, seed, network_fingerprint(generator, finetuned, encoder), perception.names
-    )
-
-    def fit_of(part: Sequence[str]) -> _Fit:
-        images = torch.stack([load_portrait(paths[name], generator.size) for name in part]).to(processes.device)
-        return _Fit(images, part, generator, finetuned, encoder, perception, settings, seed)
-
-    with frozen(generator, finetuned, encoder):
-        yield from fit_portraits(
-            results, paths, marks, fit_of, stage="destylize", processes=processes, batch=settings.batch
-        )
-
-
-class _Fit:
-    """The three stages on one batch of portraits (B, 3, size, size) in [-1, 1]."""
-
-    def __init__(self, images, names, generator, finetuned, encoder, perception, settings: Destylize, seed: int):
-        self.generator, self.finetuned, self.encoder = generator, finetuned, encoder
-        self.settings, self.perception = settings, perception
-        with torch.no_grad():
-            self.extrinsic = encode(encoder, images)  # stage 1
-            self.wanted = perception.lpips_features(images)
-            self.person = perception.identity(images) if settings.identity else None
-        self.codes = self.extrinsic.clone().requires_grad_()
-        self.noise = portrait_noise(generator.noise_sizes(), seed, names, images.device)
-
-    def steps(self) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
-        """Stage 2: fit the codes and the noise so that g' draws the portraits."""
-        settings = self.settings
-        yield from optimize_rows(
-            [(self.codes, settings.lr)],
-            self.noise,
-            self.losses,
-            iterations=settings.steps,
-            noise_rate=settings.lr,
-            schedule=RateSchedule(settings.rampup, settings.rampdown),
-        )
-
-    def losses(self) -> dict[str, Tensor]:
-        settings = self.settings
-        fitted = self.finetuned(self.codes, noise=self.noise)
-        terms = {"perceptual": settings.perceptual * self.perception.lpips(fitted, self.wanted)}
-        if settings.identity:
-            terms["identity"] = settings.identity * self.perception.identity_distance(fitted, self.person)
-        terms["spread"] = settings.spread * losses.row_spread(self.codes)
-        terms["noise"] = settings.noise * losses.noise_correlation(self.noise)
-        return terms
-
-    @torch.no_grad()
-    def outcome(self) -> dict[str, Tensor]:
-        """Stage 3, and previews (B, 3, P, P) uint8 for the grid: E's reconstruction, g' fit, the destylized face."""
-        settings = self.settings
-        fit = self.finetuned(self.codes.detach(), noise=self.noise)
-        codes = self._with_encoder_rows(self.codes.detach())
-        face = self.generator(codes, truncation=settings.truncation)
-        intrinsic = self._with_encoder_rows(encode(self.encoder, face))
-        return {
-            "intrinsic": intrinsic,
-            "extrinsic": self.extrinsic,
-            "perceptual": self.perception.lpips(fit, self.wanted),
-            "reconstruction_preview": preview(self.generator(self.extrinsic)),
-            "fit_preview": preview(fit),
-            "face_preview": preview(self.generator(intrinsic)),
-        }
-
-    def _with_encoder_rows(self, codes: Tensor) -> Tensor:
-        # 8 by default, though colour rows begin at 7: row 7 is also read by the last structure layers' ToRGB.
-        keep = self.settings.structure_rows
-        return torch.cat([codes[:, :keep], self.extrinsic[:, keep:]], dim=1)
-
-
-def read_codes(folder: Path, names: Sequence[str] | None = None) -> tuple[list[str], Tensor, Tensor]:
-    """(names in ID order, intrinsic, extrinsic) of `names`, or of all in `folder`; codes (N, rows, dim) in Z+.
-
-    Raises BadFileError naming the first portrait that has no result.
-    """
-    results = PortraitResults(folder)
-    names = results.names() if names is None else sorted(names)
-    return names, results.stack(names, "intrinsic"), results.stack(names, "extrinsic")
-
-
-def destylization_grid(folder: Path, portraits: Sequence[Portrait | tuple[str, Path]], *, most: int = 8) -> np.ndarray:
-    """Portrait, E's reconstruction, g' fit, destylized face, a row each for up to `most` portraits, evenly chosen."""
-    results = PortraitResults(folder)
-    ordered = sorted((name, Path(path)) for name, path in portraits)
-    chosen = [ordered[i] for i in sorted({round(i) for i in np.linspace(0, len(ordered) - 1, min(most, len(ordered)))})]
-    rows = []
-    for name, path in chosen:
-        previews = results.read(name, ["reconstruction_preview", "fit_preview", "face_preview"])
-        size = previews["fit_preview"].shape[-1]
-        pictures = [from_tensor(load_portrait(path, size))]
-        rows.append(pictures + [preview.permute(1, 2, 0).numpy() for preview in previews.values()])
-    labels = ["portrait", "E's reconstruction", "g' fit", "destylized face"]
-    return strip(*rows, labels=labels, row_labels=[name for name, _ in chosen], height_px=max(128, rows[0][1].shape[0]))
+from dualstylegan.recipe import Recipe, build_recipe, load_recipe
+from dualstylegan.train import train
+from dualstylegan.training.destylization import read_codes
 
 
 def destylization_recipe(
     portraits: str | Path,
-    style: str,
+    style: str | None = None,
     *,
+    data: str | None = None,
     alignment: str = "landmarks",
-    finetune: Mapping[str, float] | None = None,
-    destylize: Mapping[str, float] | None = None,
+    finetune: Mapping[str, Any] | None = None,
+    destylize: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """The recipe of a folder of portraits on a style's base (or on a base): its first three stages destylize them.
+    """What to do for a folder of portraits, on a style's base or on a base; or the recipe that `portraits` names.
 
-    Raises UsageError for a style that does not exist.
+    `finetune` and `destylize` change settings of these stages, but for those that are None; `data` and `style` change a
+    recipe's portraits and base. Raises UsageError for a style that does not exist.
     """
+    stages = {"finetune": finetune or {}, "destylize": destylize or {}}
+    if not Path(portraits).is_dir():
+        changed = {f"{stage}__{key}": value for stage, settings in stages.items() for key, value in settings.items()}
+        return load_recipe(portraits, data__folder=data, base_model=style, **changed)
+    if style is None:
+        raise UsageError(f"{portraits} is a folder: say with --style whose faces these shall be.")
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(portraits).resolve().name).strip("-._") or "portraits"
     table = {
         "name": name,
@@ -184,10 +44,22 @@ def destylization_recipe(
         "about": f"the portraits in {portraits}",
         "base_model": str(_base_under(style)),
         "data": {"folder": str(portraits), "alignment": alignment, "min_images": 1},
-        "finetune": dict(finetune or {}),
-        "destylize": dict(destylize or {}),
     }
+    for stage, settings in stages.items():
+        table[stage] = {key: value for key, value in settings.items() if value is not None}
     return build_recipe(table, "dsg destylize")
+
+
+def destylize_by_recipe(recipe: Recipe, run: str | Path | None = None, *, cpu: bool = False) -> Iterator[Event]:
+    """What g' needs, g', and the codes: the first stages of a training, each passed over where it is done."""
+    run = Path(run or Path("runs") / recipe.name)
+    for stage in recipe.stages[: recipe.stages.index("destylize") + 1]:
+        for event in train(recipe, run, stage=stage, cpu=cpu):
+            if event.kind != "summary":
+                yield replace(event, verb="destylize")
+    folder = run / "stages" / "destylize"
+    names, _, _ = read_codes(folder)
+    yield Event("summary", "destylize", output=str(folder), message=f"{len(names)} portraits destylized in {folder}")
 
 
 def _base_under(style: str) -> str | Path:
@@ -200,19 +72,3 @@ def _base_under(style: str) -> str | Path:
         except UsageError:
             raise no_style from None
         return style
-
-
-def _fingerprints(names, paths, settings: Destylize, seed: int, networks: str, judges: dict) -> dict[str, str]:
-    # The batch does not change the codes, so a batch halved for memory may go on with what is there.
-    shared = (replace(settings, batch=0), seed, networks, sorted(judges.items()))
-    return {name: fingerprint(*shared, name, hashlib.sha256(paths[name].read_bytes()).digest()) for name in names}
-
-
-def _demand_fitting_encoder(encoder, generator: Generator) -> None:
-    if getattr(encoder, "space", "z+") != "z+":
-        raise UsageError("Destylization needs an encoder to Z+; this base's gives W+ codes.")
-    if (encoder.rows, encoder.style_dim) != (generator.rows, generator.style_dim):
-        raise UsageError(
-            f"The encoder gives codes of {encoder.rows} x {encoder.style_dim}, "
-            f"the generator takes {generator.rows} x {generator.style_dim}."
-        )

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from dualstylegan.destylize import destylization_grid, destylize_portraits, read_codes
 from dualstylegan.errors import TrainingError, UsageError, did_you_mean
 from dualstylegan.events import Event
 from dualstylegan.media.images import read_picture, write_picture
@@ -33,7 +32,6 @@ from dualstylegan.networks.residual_encoder import BODY_PX, ResidualEncoder
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator
 from dualstylegan.recipe import Adversarial, BasePhase, BaseTraining, Recipe, dump_recipe, resolve_batch
-from dualstylegan.refine import read_distances, read_refined, refine_codes, refinement_grid
 from dualstylegan.runtime.files import sweep
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
@@ -41,12 +39,14 @@ from dualstylegan.training.augment import AdaptiveAugmentation
 from dualstylegan.training.base import SHOWN, BaseStage, grow, photo_codes
 from dualstylegan.training.check import check, check_exemplars
 from dualstylegan.training.data import Portraits, prepare_portraits, read_prepared, weights_of
+from dualstylegan.training.destylization import destylization_grid, destylize_portraits, read_codes
 from dualstylegan.training.finetune import FinetuneStage
 from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Pace, Stage, seed_for, train_stage
 from dualstylegan.training.perception import LAYERS, Perception, fetch_perception, load_perception
 from dualstylegan.training.portraits import Portrait
 from dualstylegan.training.pretrain import PretrainStage
+from dualstylegan.training.refinement import read_distances, read_refined, refine_codes, refinement_grid
 from dualstylegan.training.run import RandomState, RunFolder
 from dualstylegan.training.samplers import covered_exemplars, part_of, train_samplers
 from dualstylegan.training.staleness import FINAL, demand_longer_only, settings_of

@@ -17,11 +17,11 @@ from tiny_codes import DIM, DrawnJudges, draw_portraits, tiny_networks
 from tiny_style import tiny_style
 
 from dsgcli.main import main
-from dualstylegan.destylize import destylization_grid, destylize_portraits, read_codes
 from dualstylegan.errors import BadFileError, DualStyleGANError, TrainingError, UsageError
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Destylize
 from dualstylegan.runtime.processes import Processes
+from dualstylegan.training.destylization import destylization_grid, destylize_portraits, read_codes
 from dualstylegan.training.fitting import bytes_kept_for_backward, in_batches, one_per_thread
 from dualstylegan.training.optimize import RateSchedule, optimize_rows, portrait_noise, renormalize_
 

@@ -16,7 +16,6 @@ import torch
 from tiny_training import PORTRAITS, draw_portraits, launch, write_base_recipe, write_style_recipe
 
 from dsgcli.main import main
-from dualstylegan.destylize import read_codes
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.models.library import load_base
@@ -25,6 +24,7 @@ from dualstylegan.runtime import processes
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.train import train
 from dualstylegan.training.data import read_prepared
+from dualstylegan.training.destylization import read_codes
 from dualstylegan.training.run import RunFolder
 
 LAUNCHER = Path(shutil.which("accelerate") or Path(sys.executable).with_name("accelerate"))

@@ -20,8 +20,8 @@ from dualstylegan.models.library import load_style
 from dualstylegan.models.style import save_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Refine
-from dualstylegan.refine import read_distances, read_refined, refine_codes, refinement_grid
 from dualstylegan.runtime.processes import Processes
+from dualstylegan.training.refinement import read_distances, read_refined, refine_codes, refinement_grid
 
 SETTINGS = Refine(steps=30)
 NAMES = ["0.png", "1.png", "2.png", "3.png", "4.png"]

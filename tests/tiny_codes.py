@@ -79,8 +79,8 @@ def draw_portraits(folder: Path, count: int = 5) -> list[Portrait]:
 
 
 def main(folder: str, portraits: str, rank: str, processes: str, steps: str) -> None:
-    from dualstylegan.destylize import destylize_portraits
     from dualstylegan.runtime.processes import Processes
+    from dualstylegan.training.destylization import destylize_portraits
 
     pictures = [Portrait(path.name, path) for path in Path(portraits).glob("*.png")]
     for event in destylize_portraits(
