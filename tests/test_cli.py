@@ -361,7 +361,9 @@ def test_an_interrupted_job_puts_its_things_away():
 
 
 def test_only_the_first_process_speaks(capsys, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
+    launched = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
     assert show(job()) == 1
     assert show(job(), json=True) == 1
     said = capsys.readouterr()
