@@ -13,7 +13,15 @@ from dualstylegan.choices import NO_FACE
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
 from dualstylegan.faces.faces_json import check_known, read_faces_json
-from dualstylegan.media.detect import FRAME_SUFFIXES, numbered_pictures
+from dualstylegan.media.detect import (
+    FRAME_SUFFIXES,
+    are_frames_but_for_a_gap,
+    gap_in,
+    is_animated,
+    numbered_pictures,
+    suffix_by_content,
+)
+from dualstylegan.media.film.encode import CONTAINERS
 from dualstylegan.media.film.video import check_encoding, film_suffix, is_film
 from dualstylegan.media.images import check_format
 from dualstylegan.media.mark import is_marked
@@ -82,9 +90,9 @@ def stylize_files(
     read = [part.exemplar for request in requests for part in request.parts] + [landmarks]
     labels = distinct_labels(requests)
 
-    def decide() -> tuple[Plan, list[StyleTask], str | None]:
+    def decide() -> tuple[Plan, list[StyleTask], list[str]]:
         """What there is to do, decided once: while one process plans none is writing yet."""
-        sources, passed_over = _sources(inputs, out)
+        sources, lines = _sources(inputs, out)
         sources = without_results(out, sources, labels, suffix=_result_suffix)
         plan = Plan([source.path for source in sources], also=read)
         outputs = plan.results(out, sources, labels, suffix=_result_suffix)
@@ -92,9 +100,9 @@ def stylize_files(
         if sheet is not None:
             strips = sum(MOMENTS if task.is_film else 1 for task in tasks)
             plan.pages(sheet, -(-strips // STRIPS_PER_SHEET), processes.count)
-        return plan, tasks, passed_over
+        return plan, tasks, lines
 
-    plan, tasks, passed_over = processes.agree(decide)
+    plan, tasks, lines = processes.agree(decide)
     pictures, films = _by_kind(tasks)
     if known is not None:
         check_known(known, [task.source for task in pictures if not task.source.problem], landmarks)
@@ -104,8 +112,8 @@ def stylize_files(
 
     def work() -> Iterator[Event]:
         if processes.is_main:
-            if passed_over:
-                yield Event("note", VERB, message=passed_over)
+            for line in lines:
+                yield Event("note", VERB, message=line)
             for line in _out_of_place(film, bool(landmarks), len(pictures), len(films)):
                 yield Event("warning", VERB, message=line)
         todo = []
@@ -149,7 +157,7 @@ def stylize_files(
     if processes.is_main:
         yield Event("plan", VERB, total=len(tasks), data={"styles": [str(style) for style in styles]})
     for event in processes.gather(work, out.root or Path()):
-        tally[event.kind] += 1
+        tally[event.kind] += event.kind != "note" or event.source is not None
         if event.kind == "done":  # a film's faces are counted by its tracks
             tally["faces"] += event.data.get("tracks", event.data.get("faces", 0))
         yield event
@@ -209,13 +217,17 @@ def _progress(task: StyleTask, report: FilmReport) -> Event:
     return replace(task.event("progress"), current=report.frames, total=report.total, data=data)
 
 
-def _sources(inputs: Sequence[str | Path], out: Destination) -> tuple[list[Source], str | None]:
-    """What the inputs name, and what was passed over. In folders the frames of a film are not pictures, but together
-    one film; where a film is what must come out, so are any numbered pictures."""
+def _sources(inputs: Sequence[str | Path], out: Destination) -> tuple[list[Source], list[str]]:
+    """What the inputs name, and lines on what was passed over or is not what it seems.
+
+    In folders the frames of a film are not pictures, but together one film; where a film is what must come out, so are
+    any numbered pictures. Raises UsageError where one of these is missing.
+    """
     passed_over = PassedOver()
     folders = [Path(item).resolve() for item in inputs if Path(item).is_dir()]
     films: dict[Path, bool] = {}
     found: list[Source] = []
+    lines: list[str] = []
     for source in expand_inputs(inputs, exclude=out.root, passed_over=passed_over, is_ours=is_marked):
         folder = source.path.parent
         if folder not in films:
@@ -225,9 +237,13 @@ def _sources(inputs: Sequence[str | Path], out: Destination) -> tuple[list[Sourc
                 inside = source.relative.parent
                 relative = Path(folder.resolve().name) if inside == Path() else inside
                 found.append(Source(folder, relative, named=source.named))
+            elif searched and out.is_film and (gap := gap_in(folder)):
+                raise UsageError(f"{gap}; a film's frames are numbered without a gap.")
+            elif searched and are_frames_but_for_a_gap(folder):
+                lines.append(f"{gap_in(folder)}, so its pictures are taken for photos, not for a film.")
         if not films[folder] or source.path.suffix.lower() not in FRAME_SUFFIXES:
             found.append(source)
-    return kept_apart(found), passed_over.line()
+    return kept_apart(found), [*filter(None, [passed_over.line()]), *lines]
 
 
 def _by_kind(tasks: Iterable[StyleTask]) -> tuple[list[StyleTask], list[StyleTask]]:
@@ -242,13 +258,15 @@ def _is_film(source: Source) -> bool:
 
 
 def _result_suffix(source: Source) -> str:
-    """Pictures become PNG where the source's suffix is no picture's, or GIF, which has but 256 colours; films Matroska
-    where their container cannot be written."""
+    """Pictures become PNG where the source's suffix is no picture's, or GIF, which has but 256 colours. Films become
+    Matroska where their container cannot be written, and what they are where their suffix says another thing."""
     suffix = source.relative.suffix
     if source.path.is_dir():
         return suffix
     if _is_film(source):
-        wanted = film_suffix(source.path)
+        content = suffix_by_content(source.path) or suffix
+        is_so = suffix.lower() in CONTAINERS or is_animated(source.path)
+        wanted = film_suffix(source.path if is_so and suffix else Path(f"x{content}"))
         return suffix if wanted == suffix.lower() else wanted
     return suffix if source.kind == "picture" and suffix.lower() != ".gif" else ".png"
 

@@ -496,6 +496,53 @@ def test_what_cannot_be_done_is_refused_by_a_dry_run_too(style, arguments, capsy
     assert files(".") == before
 
 
+def drawn_film(path: str, form: str, codec: str = "libx264") -> None:
+    import av
+
+    with av.open(path, "w", format=form) as film:
+        stream = film.add_stream(codec, rate=25, options={"preset": "ultrafast"} if codec == "libx264" else {})
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(drawn_photo(), format="rgb24")
+        for packet in [*(p for _ in range(3) for p in stream.encode(frame)), *stream.encode()]:
+            film.mux(packet)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "codec", "result"),
+    [
+        ("giphy.gif", "mp4", "libx264", "giphy.mp4"),
+        ("nothing", "mp4", "libx264", "nothing.mp4"),
+        ("a.jpg", "matroska", "libx264", "a.mkv"),
+        ("a.mxf", "mxf", "mpeg2video", "a.mkv"),
+        ("a.asf", "asf", "mpeg4", "a.mkv"),
+        ("a.h264", "h264", "libx264", "a.mkv"),
+        ("a.odd", "mpegts", "libx264", "a.ts"),
+    ],
+)
+def test_a_film_is_a_film_whatever_it_is_called(style, name, form, codec, result):
+    drawn_film(name, form, codec)
+    events = run(name, f"{style}:1")
+    assert by_kind(events) == {"done": [name]} and events[-1].data["faces"] > 0
+    assert files("stylized") == [result]
+
+
+def test_a_picture_is_a_picture_whatever_it_is_called(style):
+    save("a.png"), Path("a.png").rename("a.mp4")
+    save("b.gif", drawn_photo()), Path("b.gif").rename("b")
+    assert by_kind(run(["a.mp4", "b"], f"{style}:1")) == {"done": ["a.mp4", "b"]}
+    assert files("stylized") == ["a.png", "b.png"]
+
+
+def test_a_gap_among_numbered_frames_is_named(style):
+    for number in (1, 2, 3, 4, 5, 7, 8, 10):
+        save(f"in/frame_{number:04}.png")
+    with pytest.raises(UsageError, match=r"the frame after frame_0005.png is missing, and 1 more"):
+        run("in", f"{style}:1", output="clip.mp4")
+    events = run("in", f"{style}:1", dry_run=True)
+    assert [e.message for e in events if e.kind == "note" and "frame_0005.png" in e.message and not e.source]
+    assert events[0].total == 8 and "8 to do" in events[-1].message
+
+
 def test_what_is_passed_over_in_folders_is_one_line(style, capsys):
     save("in/a.png")
     for name in ("b.txt", "c.txt", "d.HEIC", "noend"):

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dualstylegan.errors import BadFileError, UsageError
-from dualstylegan.media.detect import ANIMATED_SUFFIXES, numbered_pictures
+from dualstylegan.media.detect import ANIMATED_SUFFIXES, gap_in, numbered_pictures
 from dualstylegan.media.film.film import Film, FilmFrame, FilmInfo, Still
 from dualstylegan.media.film.planes import to_deep_rgb
 from dualstylegan.media.images import decoding, read_picture, webp_is_lossless, write_picture
@@ -176,6 +176,8 @@ class NumberedFrames(_Stills):
         super().__init__(path, **given)
         paths = numbered_pictures(path)
         if paths is None:
+            if gap := gap_in(path):
+                raise BadFileError(f"{gap}; a film's frames are numbered without a gap.")
             raise BadFileError(f"{path} is a folder, but not one of numbered frames (000001.png, 000002.png, ...).")
         self._paths = paths
         self._open()

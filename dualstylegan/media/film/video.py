@@ -25,7 +25,7 @@ import numpy as np
 
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.media import stills
-from dualstylegan.media.detect import is_animated, is_frames
+from dualstylegan.media.detect import is_animated, is_frames, suffix_by_content
 from dualstylegan.media.film import mux
 from dualstylegan.media.film.decode import ContainerFilm
 from dualstylegan.media.film.encode import CONTAINERS, check_encoding, choose, film_suffix
@@ -69,12 +69,12 @@ def open_film(
 
 
 def is_film(path: str | os.PathLike) -> bool:
-    """Whether a path is to be read as a film though nobody says so: by suffix, but an animated picture or a folder of
-    frames by content. `open_film` takes any folder of numbered pictures."""
+    """Whether a path is to be read as a film though nobody says so: by content, and by suffix where that tells nothing.
+    `open_film` takes any folder of numbered pictures."""
     path = Path(path)
     if path.is_dir():
         return is_frames(path)
-    return kind_of(path) == "film" or is_animated(path)
+    return kind_of(f"x{suffix_by_content(path) or path.suffix}") == "film" or is_animated(path)
 
 
 def forget_parts(path: str | os.PathLike) -> None:
