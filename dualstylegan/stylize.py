@@ -25,7 +25,7 @@ from dualstylegan.media.film.encode import CONTAINERS
 from dualstylegan.media.film.video import check_encoding, film_suffix, is_film
 from dualstylegan.media.images import check_format
 from dualstylegan.media.mark import is_marked
-from dualstylegan.media.paths import PassedOver, Source, expand_inputs, is_complete, kept_apart
+from dualstylegan.media.paths import HEIF_SUFFIXES, PassedOver, Source, expand_inputs, is_complete, kept_apart
 from dualstylegan.media.plan import Destination, Plan, without_results
 from dualstylegan.models import library
 from dualstylegan.models.codes import distinct_labels
@@ -258,8 +258,9 @@ def _is_film(source: Source) -> bool:
 
 
 def _result_suffix(source: Source) -> str:
-    """Pictures become PNG where the source's suffix is no picture's, or GIF, which has but 256 colours. Films become
-    Matroska where their container cannot be written, and what they are where their suffix says another thing."""
+    """Pictures become PNG where the source's suffix is no picture's, or GIF, which has but 256 colours; HEIF becomes
+    JPEG, which all can show. Films become Matroska where their container cannot be written, and what they are where
+    their suffix says another thing."""
     suffix = source.relative.suffix
     if source.path.is_dir():
         return suffix
@@ -268,6 +269,8 @@ def _result_suffix(source: Source) -> str:
         is_so = suffix.lower() in CONTAINERS or is_animated(source.path)
         wanted = film_suffix(source.path if is_so and suffix else Path(f"x{content}"))
         return suffix if wanted == suffix.lower() else wanted
+    if suffix.lower() in HEIF_SUFFIXES:
+        return ".jpg"
     return suffix if source.kind == "picture" and suffix.lower() != ".gif" else ".png"
 
 

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from importlib.util import find_spec
 from io import BytesIO
 
 import numpy as np
@@ -19,6 +20,7 @@ from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.media import tiff as tiff_module
 from dualstylegan.media.exif import exif_of
 from dualstylegan.media.images import Picture, as_picture, from_tensor, read_picture, to_tensor, write_picture
+from dualstylegan.media.paths import kind_of
 from dualstylegan.media.profiles import png_words, profile_of, transform
 from dualstylegan.media.tiff import read_pages, write_pages
 
@@ -679,3 +681,17 @@ def test_every_grey_value_survives_the_tensor_and_back():
 def test_out_of_range_values_are_clamped_not_wrapped():
     image = torch.tensor([-3.0, 0.0, 3.0]).view(3, 1, 1).expand(3, 2, 2)
     assert from_tensor(image)[0, 0].tolist() == [0, 128, 255]
+
+
+def test_heif_is_read_where_its_plug_in_is_and_named_where_not(tmp_path):
+    path = tmp_path / "IMG_1.HEIC"
+    if find_spec("pillow_heif") is None:
+        path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+        assert kind_of(path) == "unknown"
+        with pytest.raises(BadFileError, match="pip install pillow-heif"):
+            read_picture(path)
+    else:
+        drawn = Image.fromarray(np.asarray(draw_picture()))
+        drawn.save(path, "HEIF")
+        assert kind_of(path) == "picture"
+        assert np.abs(read_picture(path).pixels.astype(int) - np.asarray(drawn)).mean() < 10

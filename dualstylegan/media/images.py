@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,11 +29,15 @@ from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.media.exif import exif_for, exif_of
 from dualstylegan.media.mark import mark
 from dualstylegan.media.palettes import with_palette
+from dualstylegan.media.paths import HEIF_HINT, HEIF_SUFFIXES, reads_heif
 from dualstylegan.media.profiles import is_srgb, png_words, profile_of, srgb_profile, transform
 from dualstylegan.runtime.files import whole_file
 
 JPEG_QUALITY = 95
 MAX_MEGAPIXELS = 178  # Pillow's own refusal, twice its warning: a 102 MP camera is served, a bomb is not
+
+if reads_heif():
+    import_module("pillow_heif").register_heif_opener()
 
 # Of a photo beyond half that limit, or with odd EXIF, Pillow warns on stderr: no help to someone who meant to open it.
 # Of damaged ones its log does, where nobody set one up, and libtiff by itself; what went wrong is in the error raised.
@@ -132,7 +137,8 @@ def decoding(path: str | os.PathLike) -> Iterator[None]:
         raise BadFileError(f"{path}: no permission to read it.") from None
     except UnidentifiedImageError:
         empty = path.is_file() and path.stat().st_size == 0
-        raise BadFileError(f"{path} {'is empty' if empty else 'is not a picture dsg can read'}.") from None
+        hint = f": {HEIF_HINT}" if path.suffix.lower() in HEIF_SUFFIXES and not reads_heif() else ""
+        raise BadFileError(f"{path} {'is empty' if empty else 'is not a picture dsg can read'}{hint}.") from None
     except Image.DecompressionBombError:
         raise BadFileError(f"{path} has more than {MAX_MEGAPIXELS} megapixels. Scale it down first.") from None
     except MemoryError:

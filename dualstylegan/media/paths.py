@@ -10,6 +10,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -48,16 +50,22 @@ OTHER_SUFFIXES = frozenset(
     | {".rm", ".rmvb", ".swf", ".f4v", ".3g2", ".m2p", ".divx", ".wtv", ".mp3", ".wav", ".m4a", ".flac", ".aac"}
 )
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
-HEIF_HINT = "'pip install pillow-heif' lets dsg read .heic"
+HEIF_HINT = "'pip install pillow-heif' and dsg reads .heic"
 MEDIA_SUFFIXES = PICTURE_SUFFIXES | FILM_SUFFIXES | OTHER_SUFFIXES
 
 Kind = Literal["picture", "film", "unknown"]
 
 
+@cache
+def reads_heif() -> bool:
+    """Whether Pillow's plug-in for .heic is installed."""
+    return find_spec("pillow_heif") is not None
+
+
 def kind_of(path: str | os.PathLike) -> Kind:
     """What the suffix says. Whether the content agrees shows when the file is opened."""
     suffix = Path(path).suffix.lower()
-    if suffix in PICTURE_SUFFIXES:
+    if suffix in PICTURE_SUFFIXES or (suffix in HEIF_SUFFIXES and reads_heif()):
         return "picture"
     return "film" if suffix in FILM_SUFFIXES else "unknown"
 
