@@ -17,7 +17,7 @@ from dualstylegan.events import Event
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face
 from dualstylegan.faces.faces_json import check_known, entry_of, faces_of, read_entries, read_faces_json, write_entries
-from dualstylegan.faces.find import Detector, make_detector
+from dualstylegan.faces.find import Detector, fallback_note, make_detector
 from dualstylegan.media.images import Picture, from_tensor, read_picture, write_picture
 from dualstylegan.media.mark import is_marked
 from dualstylegan.media.paths import PassedOver, expand_inputs, is_complete
@@ -93,8 +93,8 @@ def align_pictures(
         finder = None
         if todo and known is None:
             finder = make_detector(detector, device, min_face=min_face) if isinstance(detector, str) else detector
-            if note := getattr(finder, "note", None):
-                yield Event("note", VERB, message=f"the embedded detector is used: {note}")
+            if line := fallback_note(finder):
+                yield Event("note", VERB, message=line)
         try:
             yield from _run(todo, job, finder, known, largest=faces == "largest")
         finally:

@@ -10,9 +10,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from dualstylegan.choices import NO_FACE
-from dualstylegan.errors import UsageError
+from dualstylegan.errors import BadFileError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.faces.faces_json import check_known, read_faces_json
+from dualstylegan.faces.find import fallback_note
 from dualstylegan.media.detect import (
     FRAME_SUFFIXES,
     are_frames_but_for_a_gap,
@@ -23,7 +24,7 @@ from dualstylegan.media.detect import (
 )
 from dualstylegan.media.film.encode import CONTAINERS
 from dualstylegan.media.film.video import check_encoding, film_suffix, is_film
-from dualstylegan.media.images import check_format
+from dualstylegan.media.images import check_format, read_picture
 from dualstylegan.media.mark import is_marked
 from dualstylegan.media.paths import HEIF_SUFFIXES, PassedOver, Source, expand_inputs, is_complete, kept_apart
 from dualstylegan.media.plan import Destination, Plan, without_results
@@ -31,6 +32,7 @@ from dualstylegan.models import library
 from dualstylegan.models.codes import distinct_labels
 from dualstylegan.models.fetch import Terms
 from dualstylegan.models.library import FoundStyle
+from dualstylegan.runtime.devices import pick_device
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.stylizing.film_report import FilmReport
 from dualstylegan.stylizing.films import restyle_film
@@ -38,7 +40,7 @@ from dualstylegan.stylizing.photos import AddStrip, PhotoLine, StyleTask
 from dualstylegan.stylizing.settings import FilmOptions, StylizerSettings
 from dualstylegan.stylizing.sheets import MOMENTS, STRIPS_PER_SHEET, Row, Sheets
 from dualstylegan.stylizing.style_set import StyleSet
-from dualstylegan.stylizing.stylizer import Stylizer
+from dualstylegan.stylizing.stylizer import Stylizer, chosen_for
 
 __all__ = ["FilmOptions", "Stylizer", "StylizerSettings", "stylize_files"]
 
@@ -77,6 +79,7 @@ def stylize_files(
     if not styles:
         raise UsageError("No style given: --style toon:7, for example. 'dsg styles' lists them.")
     found = [style if isinstance(style, Stylizer) else library.find(style) for style in styles]
+    _check_styles(found, settings)
     for style, times in Counter(style for style in styles if isinstance(style, str)).items():
         if times > 1:
             raise UsageError(f"The style {style} is named {times} times. Name it once.")
@@ -135,6 +138,8 @@ def stylize_files(
     def restyle(styles: StyleSet, photos: Sequence[StyleTask], films: Sequence[StyleTask]) -> Iterator[Event]:
         for stylizer in styles.stylizers:
             yield Event("note", VERB, message=stylizer.description)
+        if (known is None or films) and (line := fallback_note(styles.first.detector)):
+            yield Event("note", VERB, message=line)
         before = "source" if photos and films else "frame" if films else "photo"
         labels = [before, *(stylizer.title for stylizer in styles.stylizers)]
         sheets = Sheets(processes.own(Path(sheet)), labels) if sheet else None
@@ -163,6 +168,22 @@ def stylize_files(
         yield event
     if processes.is_main:
         yield _summary(tally, time.monotonic() - started_s, dry_run)
+
+
+def _check_styles(found: Sequence[FoundStyle | Stylizer], settings: StylizerSettings) -> None:
+    """Raises UsageError for what would be refused when the styles are loaded: better before the work than after."""
+    pick_device(settings.device)
+    for style in found:
+        if isinstance(style, Stylizer):
+            continue
+        if style.header:
+            chosen_for(style.header, settings)
+        for exemplar in style.exemplars:
+            if exemplar.picture:
+                try:
+                    read_picture(exemplar.picture)
+                except BadFileError as error:
+                    raise UsageError(f"'{exemplar.label}' cannot be an exemplar: {error}") from None
 
 
 def _fetch(styles: Sequence[FoundStyle | Stylizer], wplus: bool) -> Generator[Event, None, list[FoundStyle | Stylizer]]:

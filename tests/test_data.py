@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -33,6 +34,7 @@ from dualstylegan.training.data import (
     weights_of,
 )
 from dualstylegan.training.portraits import Portrait
+from dualstylegan.training.results import PortraitResults
 
 SIZE = 16
 
@@ -453,3 +455,24 @@ def test_a_portrait_that_vanished_is_named(portraits):
         portrait.path.unlink()
     with pytest.raises(BadFileError, match="no such file"):
         drawing.next(1)
+
+
+def test_portraits_may_be_called_whatever_a_file_may(folder, tmp_path):
+    names = ["肖" * 52 + ".png", "é" * 110 + ".png", "a~b.png", "x y+z@[1].png"]
+    try:
+        write(folder / (odd := os.fsdecode(b"caf\xe9.png")), draw_picture(24, 24, seed=77))
+        names.append(odd)
+    except OSError:
+        pass  # this file system takes UTF-8 alone
+    for seed, name in enumerate(names):
+        write(folder / name, draw_picture(24, 24, seed=20 + seed))
+    _, prepared = prepare(aligned(folder), tmp_path / "data")
+    made = {portrait.name for portrait in prepared.training}
+    assert made >= {*names} and all(portrait.path.is_file() for portrait in prepared.training)
+    assert {portrait.name for portrait in read_prepared(tmp_path / "data").training} == made
+
+    results = PortraitResults(tmp_path / "results")
+    for name in made:
+        results.write(name, {"code": torch.zeros(1)}, "made so")
+    assert results.names() == sorted(made) and all(results.has(name, "made so") for name in made)
+    assert len({results.path(name) for name in made}) == len(made)

@@ -19,7 +19,7 @@ from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, stylizer_setting
 from dsgcli.main import main
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event
-from dualstylegan.stylize import Stylizer, stylize_files
+from dualstylegan.stylize import FilmOptions, Stylizer, stylize_files
 from dualstylegan.stylizing import stylizer as stylizer_module
 
 __all__ = ["one_core"]
@@ -496,6 +496,24 @@ def test_what_cannot_be_done_is_refused_by_a_dry_run_too(style, arguments, capsy
     assert files(".") == before
 
 
+@pytest.mark.parametrize("which", ["99999", "-1", "nobody", "x/none.png", "file.txt", "1*.5+{style}:9*.5"])
+def test_exemplars_that_are_not_are_refused_by_a_dry_run_too(style, which, capsys):
+    save("a.png"), Path("file.txt").write_text("a file")
+    which = which.replace("{style}", style)
+    for more in ([], ["--dry-run"]):
+        assert main(["stylize", "a.png", "-s", f"{style}:{which}", "--device", "cpu", *more]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not Path("stylized").exists()
+
+
+@pytest.mark.parametrize("which", ["mini", "mini:0", "cartoon:317", "cartoon:99999", "nosuch:1"])
+def test_styles_that_are_not_are_refused_by_a_dry_run_too(which, capsys):
+    save("a.png")
+    assert main(["stylize", "a.png", "-s", which, "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "KeyError" not in said
+
+
 def drawn_film(path: str, form: str, codec: str = "libx264") -> None:
     import av
 
@@ -524,6 +542,19 @@ def test_a_film_is_a_film_whatever_it_is_called(style, name, form, codec, result
     events = run(name, f"{style}:1")
     assert by_kind(events) == {"done": [name]} and events[-1].data["faces"] > 0
     assert files("stylized") == [result]
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.mp4", "肖".encode() * 83 + b".mp4", b"new\nline.mp4"])
+def test_a_film_may_be_called_whatever_a_file_may(style, name):
+    drawn_film("a.mp4", "mp4")
+    try:
+        name = os.fsdecode(name)
+        Path("a.mp4").rename(name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    for film in (FilmOptions(), FilmOptions(resume=True)):
+        assert by_kind(run(name, [f"{style}:1", f"{style}:2"], film=film)) == {"done": [name]}
+    assert len(files("stylized")) == 2
 
 
 def test_a_picture_is_a_picture_whatever_it_is_called(style):

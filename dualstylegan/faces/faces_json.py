@@ -22,7 +22,7 @@ import numpy as np
 from dualstylegan.errors import BadFileError, UsageError
 from dualstylegan.faces.face import Face, box_around
 from dualstylegan.media.paths import Source
-from dualstylegan.runtime.files import whole_file
+from dualstylegan.runtime.files import json_text, whole_file
 
 FORMAT, VERSION = "dsg-faces", 1
 FARTHEST = 1e7  # px: no picture is so wide
@@ -59,20 +59,11 @@ def read_entries(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def write_entries(path: str | os.PathLike, entries: list[dict[str, Any]]) -> None:
     """Write the file whole or not at all, one face per line."""
-    lines = ",\n".join(_as_json(entry) for entry in entries)
+    lines = ",\n".join(json_text(entry) for entry in entries)
     with whole_file(path) as temporary:
         temporary.write_text(
             f'{{"format": "{FORMAT}", "version": {VERSION}, "faces": [\n{lines}\n]}}\n', encoding="utf-8"
         )
-
-
-def _as_json(entry: dict[str, Any]) -> str:
-    line = json.dumps(entry, ensure_ascii=False)
-    try:
-        line.encode("utf-8")
-    except UnicodeEncodeError:  # a file's name that is no UTF-8: JSON can hold it escaped
-        return json.dumps(entry)
-    return line
 
 
 def entry_of(file: str, face: Face, crop: str | None = None, size: int | None = None) -> dict[str, Any]:

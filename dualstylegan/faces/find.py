@@ -58,6 +58,12 @@ def make_detector(name: str = "auto", device: str | torch.device = "cpu", min_fa
         return EmbeddedDetector(min_face=min_face, note=str(error))
 
 
+def fallback_note(detector: Detector) -> str | None:
+    """One line for the user where "auto" fell back, and None where not."""
+    why = getattr(detector, "note", None)
+    return f"the embedded detector is used: {why}" if why else None
+
+
 class EmbeddedDetector:
     """MTCNN and the 68-point network that ship with the package, on the CPU. Finds faces tilted up to 45° and more."""
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.models.cache import in_cache
-from dualstylegan.runtime.files import whole_file, whole_folder
+from dualstylegan.runtime.files import json_text, whole_file, whole_folder
 
 FORMAT = 1
 HEADER = "header.json"
@@ -136,7 +136,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
 
 
 def _write_header(folder: Path, header: Mapping[str, Any]) -> None:
-    (folder / HEADER).write_text(json.dumps(header, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / HEADER).write_text(json_text(header, indent=1) + "\n", encoding="utf-8")
     for file in folder.glob("*.safetensors"):
         shutil.copymode(folder / HEADER, file)  # safetensors writes for the owner's eyes only
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from dualstylegan.errors import DualStyleGANError
 
@@ -71,6 +73,16 @@ def parts_of(path: Path) -> Path:
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = f"{PARTS}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}"
     return path.with_name(name)
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """JSON that UTF-8 can hold: readable, but escaped where a file's name in it is no text."""
+    text = json.dumps(value, ensure_ascii=False, **options)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, **options)
+    return text
 
 
 def is_temporary(path: str | os.PathLike) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -28,14 +28,15 @@ from dualstylegan.events import Event
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix, mouth_opening
 from dualstylegan.faces.faces_json import faces_of, read_faces_json
-from dualstylegan.faces.find import Detector, make_detector
+from dualstylegan.faces.find import Detector, fallback_note, make_detector
 from dualstylegan.media.images import Picture, from_tensor, read_picture
 from dualstylegan.media.paths import Source, expand_inputs
 from dualstylegan.recipe import Data, Template
-from dualstylegan.runtime.files import whole_file
+from dualstylegan.runtime.files import json_text, whole_file
 from dualstylegan.runtime.interrupts import uninterrupted
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.portraits import Portrait, load_portrait
+from dualstylegan.training.results import file_of
 
 CROPS, LEFT_OUT, INDEX = "crops", "left-out", "portraits.json"
 MARK, MOUTH = "dsg-made-from", "dsg-mouth"  # PNG text keys
@@ -85,7 +86,10 @@ def prepare_portraits(
     aligner = _Aligner(data, size)
     for start in range(0, len(jobs), AT_ONCE):
         part = jobs[start : start + AT_ONCE]
-        for count, (job, reason) in enumerate(zip(part, aligner.align(part), strict=True), start + 1):
+        reasons = aligner.align(part)
+        if line := aligner.note():
+            yield Event("note", verb, stage="data", message=line)
+        for count, (job, reason) in enumerate(zip(part, reasons, strict=True), start + 1):
             if reason is not None:
                 job.crop.unlink(missing_ok=True)
                 left_out[job.name] = reason
@@ -173,7 +177,7 @@ def person_of(name: str, person: str) -> str:
 
 def drawn_by_hash(person: str, share: float) -> bool:
     """Whether this person is one of a share of all people, whoever else there is."""
-    return int.from_bytes(hashlib.sha256(person.encode()).digest()[:8], "big") < share * 2**64
+    return int.from_bytes(hashlib.sha256(os.fsencode(person)).digest()[:8], "big") < share * 2**64
 
 
 def split_held_out(names: Sequence[str], count: int, person: str = "") -> tuple[list[str], list[str]]:
@@ -185,7 +189,7 @@ def split_held_out(names: Sequence[str], count: int, person: str = "") -> tuple[
     """
 
     def order(name: str) -> tuple[str, str]:
-        return hashlib.sha256(name.rsplit("/", 1)[-1].encode()).hexdigest(), name
+        return hashlib.sha256(os.fsencode(name.rsplit("/", 1)[-1])).hexdigest(), name
 
     chosen: dict[Any, str] = {}
     for name in sorted(names, key=order):
@@ -196,8 +200,7 @@ def split_held_out(names: Sequence[str], count: int, person: str = "") -> tuple[
 
 
 def crop_path(folder: Path, name: str) -> Path:
-    # quoted: a name may hold a subfolder's slash, and nothing may leave the folder
-    return folder / CROPS / f"{quote(name, safe=' ()[],+@')}.png"
+    return folder / CROPS / file_of(name, ".png")
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -239,7 +242,7 @@ def _read_left_out(folder: Path, count: int) -> dict[str, str]:
 
 def _write_json(path: Path, value: Any) -> None:
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(value, indent=1) + "\n", encoding="utf-8")
 
 
 # ----------------------------------------------------------------------------------------------------------- aligning
@@ -251,6 +254,7 @@ class _Aligner:
     def __init__(self, data: Data, size: int):
         self.data, self.size = data, size
         self._detector: Detector | None = None
+        self._has_told = False
         how = {"landmarks": data.detector, "template": repr(data.template)}.get(data.alignment, "")
         if data.alignment == "faces.json":
             self._faces_json = Path(data.faces_json or Path(data.folder) / "faces.json").expanduser()
@@ -286,6 +290,13 @@ class _Aligner:
         except OSError as error:
             raise BadFileError(f"{job.source}: {error.strerror}.") from None
         return f"{stat.st_size} bytes of {stat.st_mtime_ns}; {self._made_how}; strict {job.strict}"
+
+    def note(self) -> str | None:
+        """That another detector is used than hoped for, once."""
+        if self._detector is None or self._has_told:
+            return None
+        self._has_told = True
+        return fallback_note(self._detector)
 
     def _faces_found(self, pictures: list[Picture]) -> list[Sequence[Face]]:
         if self.data.alignment != "landmarks" or not pictures:

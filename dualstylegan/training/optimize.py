@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def renormalize_(noise: Sequence[Tensor]) -> None:
 
 def portrait_seed(seed: int, name: str) -> int:
     """A seed that belongs to one portrait of one run, the same on every machine, whatever else is in the batch."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(os.fsencode(f"{seed}/{name}")).digest()[:8], "big") >> 1
 
 
 def portrait_noise(sizes: Sequence[int], seed: int, names: Sequence[str], device: torch.device | str) -> list[Tensor]:

@@ -7,9 +7,11 @@ a file made with other settings, another network or another picture of that name
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from dualstylegan.errors import BadFileError, DualStyleGANError
+from dualstylegan.media.plan import shortened
 from dualstylegan.runtime.files import whole_file
 
 SUFFIX = ".safetensors"
@@ -29,8 +32,7 @@ class PortraitResults:
         self.folder = Path(folder)
 
     def path(self, name: str) -> Path:
-        # quoted: a name may hold a subfolder's slash, and nothing may leave the folder
-        return self.folder / f"{quote(name, safe=' ()[],+@')}{SUFFIX}"
+        return self.folder / file_of(name, SUFFIX)
 
     def has(self, name: str, fingerprint: str) -> bool:
         try:
@@ -41,9 +43,8 @@ class PortraitResults:
 
     def write(self, name: str, tensors: Mapping[str, Tensor], fingerprint: str) -> None:
         """Store the tensors of one portrait, whole or not at all. Raises DualStyleGANError."""
-        contents = save(
-            {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, {"fingerprint": fingerprint}
-        )
+        about = {"fingerprint": fingerprint, "name": _quoted(name)}  # a file's name may be too short for it
+        contents = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, about)
         try:
             with whole_file(self.path(name)) as temporary:
                 temporary.write_bytes(contents)
@@ -63,7 +64,7 @@ class PortraitResults:
 
     def names(self) -> list[str]:
         """Every name that has a result, sorted."""
-        return sorted(unquote(file.name.removesuffix(SUFFIX)) for file in self.folder.glob(f"[!.]*{SUFFIX}"))
+        return sorted(map(_name_in, self.folder.glob(f"[!.]*{SUFFIX}")))
 
     def missing(self, fingerprints: Mapping[str, str]) -> list[str]:
         """The names whose result is absent or stale, in order."""
@@ -72,6 +73,24 @@ class PortraitResults:
     def stack(self, names: Sequence[str], key: str) -> Tensor:
         """(len(names), ...): the tensor `key` of every portrait, in order."""
         return torch.stack([self.read(name, [key])[key] for name in names])
+
+
+def file_of(name: str, suffix: str) -> str:
+    """The name of a portrait's file: quoted, as a portrait's may hold a subfolder's slash and nothing may leave the
+    folder, and shortened where that is too long."""
+    return shortened(_quoted(name) + suffix, kept=suffix)
+
+
+def _quoted(name: str) -> str:
+    return quote(os.fsencode(name), safe=" ()[],+@")
+
+
+def _name_in(file: Path) -> str:
+    quoted = file.name.removesuffix(SUFFIX)
+    if "~" in quoted:
+        with suppress(OSError, SafetensorError), safe_open(file, framework="pt") as content:
+            quoted = (content.metadata() or {}).get("name", quoted)
+    return os.fsdecode(unquote_to_bytes(quoted))
 
 
 def fingerprint(*parts: object) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +249,24 @@ def _seconds(text: str | None) -> float | None:
         return None
 
 
+def plainly(path: Path) -> Path:
+    """The path, or where it or its folder is no UTF-8, which is all that FFmpeg's binding takes, a link to it."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        inside = tempfile.mkdtemp(dir=_links().name)
+        named = path.name.isprintable()
+        link = Path(inside, "folder" if named else "film")
+        link.symlink_to((path.parent if named else path).absolute())
+        return link / path.name if named else link
+    return path
+
+
+@cache
+def _links() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="dsg-")  # gone when Python ends
+
+
 def open_container(path: Path) -> av.container.InputContainer:
     """Open for reading what FFmpeg knows as a film, local files only. Raises BadFileError, one line."""
     if not path.exists():
@@ -255,7 +275,7 @@ def open_container(path: Path) -> av.container.InputContainer:
         raise BadFileError(f"{path} is empty.")
     try:
         # "file:" keeps a colon in a name from being taken for a protocol
-        return av.open(f"file:{path}", metadata_errors="replace", container_options=dict(_OPEN))
+        return av.open(f"file:{plainly(path)}", metadata_errors="replace", container_options=dict(_OPEN))
     except PermissionError:
         raise BadFileError(f"{path}: no permission to read it.") from None
     except (av.FFmpegError, OSError, ValueError) as error:

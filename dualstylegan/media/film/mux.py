@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ import numpy as np
 from av.packet import PacketSideData
 
 from dualstylegan.errors import UsageError
-from dualstylegan.media.film.decode import ANY_ORIGIN, is_cover, open_container, picture_stream
+from dualstylegan.media.film.decode import ANY_ORIGIN, is_cover, open_container, picture_stream, plainly
 from dualstylegan.media.film.encode import CONTAINERS, TURNING, Encoding, configure
 from dualstylegan.media.film.film import FilmFrame, FilmInfo, Still
 from dualstylegan.media.film.planes import (
@@ -261,7 +262,7 @@ class _Output:
         if self._companions is not None and form in ("mp4", "mov") and any("." in k for k in self._companions.metadata):
             options["movflags"] = "use_metadata_tags"
         self.has_begun = False
-        self._file = av.open(f"file:{temporary}", "w", format=form, container_options=options)
+        self._file = av.open(f"file:{plainly(temporary)}", "w", format=form, container_options=options)
 
     def add_picture(
         self, encoding: Encoding, settings: dict[str, Any], matrix: tuple[int, ...] | None, size: tuple[int, int]
@@ -651,7 +652,7 @@ def source_identity(path: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         stat = file.stat()
-        digest.update(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n"))
     if path.is_file():
         with path.open("rb") as file:
             digest.update(file.read(65536))
