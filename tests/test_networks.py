@@ -153,6 +153,49 @@ def test_training_and_inference_draw_the_same_picture(weight):
     assert (shared[:1] - training[:1]).abs().max() <= 1e-4 * training.abs().max()
 
 
+BOXES = {"middle": (64, 40, 160, 251), "corner": (0, 128, 7, 256), "sliver": (247, 1, 256, 2), "all": (0, 0, 256, 256)}
+
+
+@pytest.mark.parametrize("box", BOXES.values(), ids=BOXES)
+@torch.no_grad()
+def test_a_region_is_that_part_of_the_whole_picture(box):
+    model = small_model(256, width=12)
+    for conv in model.generator.convs:
+        conv.noise_strength.fill_(0.3)
+    z, e = torch.randn(2, 3, 14, 16)
+    noise = model.generator.fresh_noise(3)
+    left, top, right, bottom = box
+    for style in (model.prepare(e[0]), model.prepare(e, [0.5] * 14)):
+        whole = model(z, style, noise=noise)
+        part = model(z, style, noise=noise, region=box)
+        inside = (slice(None), slice(None), slice(top, bottom), slice(left, right))
+        assert (part[inside] - whole[inside]).abs().max() <= 1e-4 * whole.abs().max()
+        part[inside] = 0
+        assert part.shape == whole.shape and not part.any()  # nothing is drawn around it
+
+
+@torch.no_grad()
+def test_a_region_costs_less_than_the_picture():
+    model = small_model(256, width=12)
+    z, e = torch.randn(2, 1, 14, 16)
+    seen = []
+    hooks = [conv.register_forward_hook(lambda _, given, out: seen.append(out[0, 0].numel())) for conv in
+             model.generator.convs]  # fmt: skip
+    model(z, e)
+    model(z, e, region=(96, 96, 160, 160))
+    for hook in hooks:
+        hook.remove()
+    whole, part = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+    assert part[:7] == whole[:7]  # instance norm needs them whole
+    assert all(small < 0.5 * large for small, large in zip(part[9:], whole[9:], strict=True))
+
+
+@pytest.mark.parametrize("box", [(0, 0, 257, 10), (-1, 0, 5, 5), (5, 5, 5, 9)])
+def test_a_region_outside_the_picture_is_refused(box):
+    with pytest.raises(UsageError, match="region"):
+        small_model(256)(torch.randn(1, 16), torch.randn(1, 16), region=box)
+
+
 def test_noise_may_be_given_per_image():
     model = small_model(256)
     z = torch.randn(2, 16)

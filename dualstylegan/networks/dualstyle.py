@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..choices import STRUCTURE_ROWS
 from ..errors import UsageError
 from .layers import EqualConv, EqualLinear, MappingNetwork, feature_dtype, without_autocast
-from .stylegan2 import Generator
+from .stylegan2 import Box, Generator
 
 
 class AdaIN(nn.Module):
@@ -191,13 +191,15 @@ class DualStyleGAN(nn.Module):
         intrinsic_space: str = "z+",
         extrinsic_space: str = "z+",
         noise: Sequence[Tensor] | None = None,
+        region: Box | None = None,
     ) -> Tensor:
         """Faces of intrinsic codes in the style of extrinsic ones: (B, 3, size, size), RGB around [-1, 1], not clamped.
 
         Codes are (B, rows, dim) or (B, dim), in Z+ or W+. `weights` says how much of the style each row takes: `rows`
         numbers or a (B, rows) tensor, None for all 1. `truncation` multiplies the intrinsic W+ code, never the
         extrinsic one. `extrinsic` None is plain StyleGAN; a PreparedStyle brings its own weights. `noise` as in
-        Generator.forward. Raises UsageError for shapes that do not fit.
+        Generator.forward. Of a `region` of the image (left, top, right, bottom; px) alone what it needs is computed;
+        around it the image is zero. Raises UsageError for shapes that do not fit.
         """
         generator = self.generator
         dtype = feature_dtype(generator.constant)
@@ -205,7 +207,7 @@ class DualStyleGAN(nn.Module):
         with without_autocast(generator.constant):
             w_plus = generator.to_w_plus(intrinsic, intrinsic_space) * truncation
             if extrinsic is None:
-                return generator.synthesize(w_plus, noise, dtype=dtype)
+                return generator.synthesize(w_plus, noise, dtype=dtype, region=region)
 
             style = extrinsic
             if not isinstance(style, PreparedStyle):
@@ -215,7 +217,7 @@ class DualStyleGAN(nn.Module):
             elif weights is not None:
                 raise UsageError("A prepared style carries its row weights: give them to prepare().")
             w_plus = mix_color(w_plus, style)
-            return generator.synthesize(w_plus, noise, self._residuals(style), dtype, style.styled_weights)
+            return generator.synthesize(w_plus, noise, self._residuals(style), dtype, style.styled_weights, region)
 
     def _residuals(self, style: PreparedStyle) -> list[Callable[[Tensor], Tensor]]:
         """What comes after each of the first seven convolutions."""

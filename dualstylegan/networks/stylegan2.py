@@ -28,6 +28,11 @@ CONFIG_F = {resolution: min(512, 32768 // resolution) for resolution in (4, 8, 1
 
 ONE_BY_ONE_FROM = 9  # without gradients, a CPU renders the 128-px layers and up for one image at a time
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom; px of some resolution
+
+CUT_FROM = 7  # of a region, the first convolution that need not see the whole map: before it stands instance norm
+REACH = 4  # px of its own size that a block's two convolutions and its filter read beyond what they give
+
 
 def channel_table(size: int, channels: Mapping[int, int] | None) -> dict[int, int]:
     """Width at every resolution from 4 to `size`; None is config F.
@@ -141,27 +146,52 @@ class Generator(nn.Module):
         dtype: torch.dtype | None = None,
         styled_weights: Mapping[int, Tensor] | None = None,
         rows: int | None = None,
+        region: Box | None = None,
     ) -> Tensor:
         """The image of W+ codes (B, rows, dim), or, with fewer `rows`, what the layers that read them make of them.
 
         `residuals[i]`, if there is one, maps the output of convolution i; `styled_weights[i]` is its weight for a style
-        that all images share (StyledConv.styled_weight).
+        that all images share (StyledConv.styled_weight). Of a `region` (left, top, right, bottom; px of the image)
+        only what it needs is computed from the 64-px layers on; the image is zero around it.
         """
         x = self.constant.to(dtype).expand(len(w_plus), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        return self._continue(0, x, None, w_plus, noise, residuals, styled_weights or {}, rows or self.rows)
+        whole, rows = (0, 0, 4, 4), rows or self.rows
+        if region is None:
+            return self._continue(0, x, None, whole, w_plus, noise, residuals, styled_weights or {}, {}, rows)
+        needed = self._needed(region)
+        part = self._continue(0, x, None, whole, w_plus, noise, residuals, styled_weights or {}, needed, rows)
+        left, top = needed.get(self.size // 2, whole)[:2]
+        part, (left, top, right, bottom) = _cut(part, (2 * left, 2 * top), region), region
+        return nn.functional.pad(part, (left, self.size - right, top, self.size - bottom))
+
+    def _needed(self, region: Box) -> dict[int, Box]:
+        """At every size, the part of the features before the next block that reaches `region` of the image."""
+        if not (0 <= region[0] < region[2] <= self.size and 0 <= region[1] < region[3] <= self.size):
+            raise UsageError(f"A region lies within an image of {self.size} px, not {region}.")
+        needed = {self.size: region}
+        side = self.size
+        while side > self.noise_sizes()[CUT_FROM - 1]:
+            left, top, right, bottom = needed[side]
+            side //= 2
+            first = max(0, (left - REACH) // 2), max(0, (top - REACH) // 2)
+            needed[side] = (*first, min(side, (right + REACH + 1) // 2), min(side, (bottom + REACH + 1) // 2))
+        return needed
 
     def _continue(
         self,
         first: int,
         x: Tensor,
         image: Tensor | None,
+        box: Box,
         w_plus: Tensor,
         noise: Sequence[Tensor],
         residuals: Sequence[Callable[[Tensor], Tensor]],
         styled_weights: Mapping[int, Tensor],
+        needed: Mapping[int, Box],
         rows: int,
     ) -> Tensor:
-        """The image, from features and RGB before convolution `first` on."""
+        """The image, from features and RGB before convolution `first` on. They cover `box` of their size's map, and are
+        cut to what is `needed` of it before they are doubled."""
         one_by_one = len(w_plus) > 1 and x.device.type == "cpu" and not torch.is_grad_enabled()
         for i in range(first, rows - 1):
             if one_by_one and i == ONE_BY_ONE_FROM:
@@ -170,12 +200,18 @@ class Generator(nn.Module):
                 for n in range(len(w_plus)):
                     own_noise = [maps if len(maps) == 1 else maps[n : n + 1] for maps in noise]
                     one = slice(n, n + 1)
-                    singles.append(
-                        self._continue(i, x[one], image[one], w_plus[one], own_noise, residuals, styled_weights, rows)
+                    own = self._continue(
+                        i, x[one], image[one], box, w_plus[one], own_noise, residuals, styled_weights, needed, rows
                     )
+                    singles.append(own)
                 return torch.cat(singles)
 
-            x = self.convs[i](x, w_plus[:, i], noise[i], styled_weights.get(i))
+            if i % 2:  # the first convolution of a size: it doubles
+                part = needed.get(self.noise_sizes()[i - 1], box)
+                if part != box:
+                    x, image, box = _cut(x, box, part), _cut(image, box, part), part
+                box = tuple(2 * edge for edge in box)
+            x = self.convs[i](x, w_plus[:, i], _cut(noise[i], (0, 0), box), styled_weights.get(i))
             if i < len(residuals):
                 x = residuals[i](x)
             if i % 2 == 0:  # the second convolution of every resolution, and the only one at 4 px
@@ -195,6 +231,12 @@ class Generator(nn.Module):
         with without_autocast(self.constant):
             w_plus = self.to_w_plus(codes, space) * truncation
             return self.synthesize(w_plus, self.stored_noise() if noise is None else noise, dtype=dtype)
+
+
+def _cut(x: Tensor, box: Sequence[int], part: Box) -> Tensor:
+    """`part` of a map (B, C, H, W) whose first pixel lies at the left and top of `box`."""
+    (left, top), (x1, y1, x2, y2) = box[:2], part
+    return x[..., y1 - top : y2 - top, x1 - left : x2 - left]
 
 
 class ResidualBlock(nn.Module):
