@@ -217,7 +217,8 @@ class DualStyleGAN(nn.Module):
             elif weights is not None:
                 raise UsageError("A prepared style carries its row weights: give them to prepare().")
             w_plus = mix_color(w_plus, style)
-            return generator.synthesize(w_plus, noise, self._residuals(style), dtype, style.styled_weights, region)
+            residuals = self._residuals(style)
+            return generator.synthesize(w_plus, noise, residuals, dtype, style.styled_weights, region=region)
 
     def _residuals(self, style: PreparedStyle) -> list[Callable[[Tensor], Tensor]]:
         """What comes after each of the first seven convolutions."""
