@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ def destylization_recipe(
         return load_recipe(portraits, data__folder=data, base_model=style, **changed)
     if style is None:
         raise UsageError(f"{portraits} is a folder: say with --style whose faces these shall be.")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(portraits).resolve().name).strip("-._") or "portraits"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(portraits).resolve().name).strip("-._")[:100] or "portraits"
     table = {
         "name": name,
         "kind": "style",
@@ -53,10 +52,9 @@ def destylization_recipe(
 def destylize_by_recipe(recipe: Recipe, run: str | Path | None = None, *, cpu: bool = False) -> Iterator[Event]:
     """What g' needs, g', and the codes: the first stages of a training, each passed over where it is done."""
     run = Path(run or Path("runs") / recipe.name)
-    for stage in recipe.stages[: recipe.stages.index("destylize") + 1]:
-        for event in train(recipe, run, stage=stage, cpu=cpu):
-            if event.kind != "summary":
-                yield replace(event, verb="destylize")
+    for event in train(recipe, run, until="destylize", cpu=cpu, verb="destylize"):
+        if event.kind != "summary":
+            yield event
     folder = run / "stages" / "destylize"
     names, _, _ = read_codes(folder)
     yield Event("summary", "destylize", output=str(folder), message=f"{len(names)} portraits destylized in {folder}")

@@ -7,7 +7,6 @@ for event in train(load_recipe("pixar", data__folder="portraits"), "runs/pixar")
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import cached_property
@@ -20,23 +19,27 @@ from dualstylegan.errors import TrainingError, UsageError, did_you_mean
 from dualstylegan.events import Event
 from dualstylegan.media.images import read_picture, write_picture
 from dualstylegan.models.base import Base, save_base
-from dualstylegan.models.build import new_generator, sampler_of
+from dualstylegan.models.build import sampler_of
 from dualstylegan.models.codes import StyleBank, fit_weights
 from dualstylegan.models.fetch import Terms
 from dualstylegan.models.library import fetch_base, load_base
-from dualstylegan.models.priors import CodePrior, GaussianPrior
+from dualstylegan.models.priors import CodePrior, GaussianPrior, Prior
 from dualstylegan.models.stage_two import StageTwo, moments_by_name
 from dualstylegan.models.style import Style, save_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
-from dualstylegan.networks.residual_encoder import BODY_PX, ResidualEncoder
-from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator
-from dualstylegan.recipe import Adversarial, BasePhase, BaseTraining, Recipe, dump_recipe, resolve_batch
+from dualstylegan.recipe import Adversarial, Recipe, dump_recipe, resolve_batch
 from dualstylegan.runtime.files import sweep
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
-from dualstylegan.training.augment import AdaptiveAugmentation
-from dualstylegan.training.base import SHOWN, BaseStage, grow, photo_codes
+from dualstylegan.training.base import (
+    SHOWN,
+    BaseStage,
+    drawn_px,
+    phase_networks,
+    photo_codes,
+    trained_networks,
+)
 from dualstylegan.training.check import check, check_exemplars
 from dualstylegan.training.data import Portraits, prepare_portraits, read_prepared, weights_of
 from dualstylegan.training.destylization import destylization_grid, destylize_portraits, read_codes
@@ -52,36 +55,37 @@ from dualstylegan.training.samplers import covered_exemplars, part_of, train_sam
 from dualstylegan.training.staleness import FINAL, demand_longer_only, settings_of
 from dualstylegan.training.transfer import TransferStage
 
-ENCODER_PX = 128  # the most that encoders trained here look at
-
 
 def train(
     recipe: Recipe,
     run: str | Path | None = None,
     *,
     stage: str | None = None,
+    until: str | None = None,
     from_step: int | None = None,
     redo: str | None = None,
     dry_run: bool = False,
     cpu: bool = False,
+    verb: str = "train",
 ) -> Iterator[Event]:
     """Run what `recipe` asks for in the folder `run` (default: runs/NAME); stages that are done are passed over.
 
-    `stage` runs that one alone. `from_step` makes what comes after stage III from an earlier snapshot. `redo` forgets a
-    stage and all after it first. `dry_run` only says what would be done, how long it might take and how much memory.
+    `stage` runs that one alone, `until` all up to that one. `from_step` makes what comes after stage III from an
+    earlier snapshot. `redo` forgets a stage and all after it first. `dry_run` only says what would be done, how long it
+    might take and how much memory. Whatever can be known to fail is refused first (training/check.py).
     A base and judges that are not here yet are fetched first. Yields progress with loss figures, grids, and a summary
     whose output is the model. Raises UsageError for stages the recipe does not have, TrainingError for what training
     itself cannot do.
     """
-    for name in (stage, redo):
+    for name in (stage, until, redo):
         if name is not None and name not in recipe.stages:
             raise UsageError(
                 f"Recipe '{recipe.name}' has no stage '{name}'.{did_you_mean(name, recipe.stages)} "
                 f"It has {', '.join(recipe.stages)}."
             )
     folder = RunFolder(run or Path("runs") / recipe.name)
-    processes = Processes.launched(timeout_s=recipe.process_timeout_s, cpu=cpu)
-    processes.agree(lambda: check(recipe, folder, processes.count, from_step=from_step, redo=redo))
+    processes = Processes.launched(timeout_s=recipe.process_timeout_s, cpu=cpu, verb=verb)
+    processes.agree(lambda: check(recipe, folder, processes.count, until=until, from_step=from_step, redo=redo))
     if dry_run:
         from dualstylegan.training.estimate import plan
 
@@ -97,7 +101,8 @@ def train(
                 training.forget(redo)
             folder.create(dump_recipe(recipe))
         processes.wait_for_all("prepared")
-        for name in training.asked_for(stage):
+        yield from training.fetch()
+        for name in training.asked_for(stage, until):
             yield from training.run(name, again=name == stage)
         yield training.summary()
 
@@ -113,6 +118,7 @@ class Training:
         from_step: int | None = None,
     ):
         self.recipe, self.folder, self.processes, self.from_step = recipe, folder, processes, from_step
+        self.verb = processes.verb
         self.pace = Pace(
             recipe.seed,
             recipe.log_every,
@@ -137,15 +143,15 @@ class Training:
             "bundle": self.bundle,
         }
 
-    def asked_for(self, stage: str | None) -> tuple[str, ...]:
-        """All stages, one of them, or with `from_step` those that turn a snapshot into a model."""
+    def asked_for(self, stage: str | None, until: str | None = None) -> tuple[str, ...]:
+        """All stages, one of them, those until one, or with `from_step` those that turn a snapshot into a model."""
         stages = self.recipe.stages
         if self.from_step is not None:
             final = tuple(name for name in stages if name in FINAL)
             if stage is not None and stage not in final:
                 raise UsageError(f"--from goes with the stages {', '.join(final)}, not with '{stage}'.")
             return final[: final.index(stage) + 1] if stage else final
-        return (stage,) if stage else stages
+        return (stage,) if stage else stages[: stages.index(until) + 1] if until else stages
 
     def run(self, name: str, *, again: bool = False) -> Iterator[Event]:
         """One stage, unless it is done. `again` lets a stage that ends in one file be made again."""
@@ -156,21 +162,20 @@ class Training:
             demand_longer_only(self.recipe, self.folder, name, known, settings)
             self.folder.reopen(self._place(name))
         if self.folder.is_done(self._place(name)) and not (again and name == "bundle"):
-            yield Event("skipped", "train", stage=name, message=f"{name}: done before")
+            yield Event("skipped", self.verb, stage=name, message=f"{name}: done before")
             return
 
         if self.processes.is_main:
             self.folder.begin(self._place(name), settings)
-        yield from self._fetch()
         yield from self.work[name]()
         self.processes.wait_for_all(f"{name}-worked")
         if self.processes.is_main:
             self.folder.finish(self._place(name))
         self.processes.wait_for_all(f"{name}-done")
 
-    def _fetch(self) -> Iterator[Event]:
+    def fetch(self) -> Iterator[Event]:
         """What the recipe stands on and is not here yet, one process at a time; the first one speaks."""
-        wanted, terms = self.recipe.perception, Terms("train")
+        wanted, terms = self.recipe.perception, Terms(self.verb)
         for events in (
             fetch_base(self.recipe.base_model, terms) if self.recipe.kind != "base" else (),
             fetch_perception(wanted.features, wanted.identity, terms),
@@ -190,10 +195,13 @@ class Training:
         made = self.folder.style if self.recipe.kind == "style" else self.folder.base
         if not made.is_dir():
             return Event(
-                "summary", "train", message=f"{self.recipe.name}: {self.folder.path}", output=str(self.folder.path)
+                "summary",
+                self.processes.verb,
+                message=f"{self.recipe.name}: {self.folder.path}",
+                output=str(self.folder.path),
             )
         use = f"dsg stylize PHOTO --style {made}:0" if self.recipe.kind == "style" else f"--base {self.folder.path}"
-        return Event("summary", "train", message=f"{self.recipe.name}: {made} is ready ({use})", output=str(made))
+        return Event("summary", self.verb, message=f"{self.recipe.name}: {made} is ready ({use})", output=str(made))
 
     # The stages
 
@@ -215,7 +223,11 @@ class Training:
             before = self.folder.snapshot(f"base{index}") if index else None
             self._seed(name)
             share = resolve_batch(phase.batch, self.processes.count, stage=name)
-            generator, encoder, adversary = self._base_networks(index, before)
+            generator, encoder, discriminator = phase_networks(settings, index, before, self.processes.device)
+            adversary = None
+            if discriminator is not None:
+                adversary = Adversary.of(discriminator, settings, phase.discriminator_lr, self.processes)
+            px = drawn_px(settings, phase, encoder)
             stage = BaseStage(
                 name,
                 phase,
@@ -223,9 +235,7 @@ class Training:
                 generator=generator,
                 encoder=encoder,
                 adversary=adversary,
-                photos=self._pictures(
-                    self._drawn_px(phase, encoder), flip=self.recipe.data.flip, shares=phase.shares or None
-                ),
+                photos=self._pictures(px, flip=self.recipe.data.flip, shares=phase.shares or None),
                 shown=self._shown(max(phase.size, encoder.input_size) if settings.passes > 1 else phase.size),
                 perception=self.perception,
                 share=share,
@@ -238,54 +248,13 @@ class Training:
         if self.processes.is_main:
             save_base(self.folder.base, self._trained_base())
 
-    def _drawn_px(self, phase: BasePhase, encoder: SmallEncoder | ResidualEncoder) -> int:
-        """At which size photos are read: what is turned a little is turned larger than it is drawn, for less blur."""
-        if self.recipe.base.passes == 1 and not phase.jitter:
-            return phase.size
-        return min(self.recipe.base.size, max(2 * phase.size if phase.jitter else phase.size, encoder.input_size))
-
-    def _base_networks(self, index: int, before: dict[str, Any] | None):
-        """Networks of the phase `index`, grown from what the phase before it has left."""
-        settings, phase = self.recipe.base, self.recipe.base.phases[index]
-        device = self.processes.device
-        generator = new_generator(vars(settings), phase.size)
-        encoder = _new_encoder(settings)
-        discriminator = Discriminator(phase.size, channels=settings.channels) if phase.adversarial else None
-        if before is not None:
-            earlier = new_generator(vars(settings), settings.phases[index - 1].size)
-            earlier.load_state_dict(before["generator"])
-            generator = grow(earlier, generator)
-            encoder.load_state_dict(before["encoder"])
-            if discriminator and before.get("adversary") and settings.phases[index - 1].size == phase.size:
-                discriminator.load_state_dict(before["adversary"]["network"])
-        adversary = None
-        if discriminator is not None:
-            adversary = Adversary(
-                discriminator.to(device),
-                lr=phase.discriminator_lr,
-                r1=settings.r1,
-                r1_every=settings.r1_every,
-                augment=self._augmentation(settings),
-            )
-        generator, encoder = generator.to(device), encoder.to(device)
-        if isinstance(encoder, ResidualEncoder):
-            encoder.draw_with(generator)
-        return generator, encoder, adversary
-
     def _trained_base(self) -> Base:
         """The averaged networks of the last phase, and the photos' codes as the prior."""
         settings, recipe = self.recipe.base, self.recipe
-        last = self.folder.snapshot(f"base{len(settings.phases)}")
-        generator, encoder = new_generator(vars(settings)), _new_encoder(settings)
-        generator.load_state_dict(last["averaged"]["generator"])
-        encoder.load_state_dict(last["averaged"]["encoder"])
-        if isinstance(encoder, ResidualEncoder):
-            encoder.connect(generator)
-        discriminator = None
-        if last.get("adversary"):
-            discriminator = Discriminator(settings.size, channels=settings.channels)
-            discriminator.load_state_dict(last["adversary"]["network"])
-        prior = GaussianPrior()
+        generator, encoder, discriminator = trained_networks(
+            settings, self.folder.snapshot(f"base{len(settings.phases)}")
+        )
+        prior: Prior = GaussianPrior()
         if settings.prior == "codes":
             photos = self._pictures(settings.size, flip=False)
             codes = photo_codes(encoder.to(self.processes.device), photos)
@@ -389,7 +358,7 @@ class Training:
         if self.processes.is_main:
             before, after = read_distances(folder, names)
             message = f"refine: perceptual distance to the exemplars {before:.3f} -> {after:.3f}"
-            yield Event("note", "train", stage="refine", message=message, data={"before": before, "after": after})
+            yield Event("note", self.verb, stage="refine", message=message, data={"before": before, "after": after})
         yield from self._show("refine", self.from_step or 0, lambda: refinement_grid(folder, self.portraits))
 
     def train_samplers(self) -> Iterator[Event]:
@@ -403,13 +372,22 @@ class Training:
             samplers[part] = network
             if epoch % 10 == 0 or epoch == epochs:
                 yield Event(
-                    "progress", "train", stage=f"samplers ({part})", current=epoch, total=epochs, data={"error": error}
+                    "progress",
+                    self.processes.verb,
+                    stage=f"samplers ({part})",
+                    current=epoch,
+                    total=epochs,
+                    data={"error": error},
                 )
         for part, network in samplers.items():
             coverage[part] = covered_exemplars(network, part_of(codes, part))
         message = ", ".join(f"{part}: {count} of {len(codes)}" for part, count in coverage.items())
         yield Event(
-            "note", "train", stage="samplers", message=f"exemplars nearest to 1000 samples: {message}", data=coverage
+            "note",
+            self.processes.verb,
+            stage="samplers",
+            message=f"exemplars nearest to 1000 samples: {message}",
+            data=coverage,
         )
         state = {part: network.state_dict() for part, network in samplers.items()}
         self.folder.save_snapshot(self._place("samplers"), 0, state)
@@ -424,7 +402,7 @@ class Training:
             base.extrinsic = self.folder.snapshot("pretrain", self.from_step)["extrinsic"]
             base.pretrain = self._stage_two()
             made = save_base(self.folder.base, base)
-        yield Event("done", "train", stage="bundle", output=str(made))
+        yield Event("done", self.verb, stage="bundle", output=str(made))
 
     def _stage_two(self) -> StageTwo:
         """What stage III goes on from: all of it at a step with a checkpoint, else the snapshot's D alone."""
@@ -549,23 +527,7 @@ class Training:
             state = base.discriminator.state_dict()
         if state is not None:
             discriminator.load_state_dict(state)
-        return Adversary(
-            discriminator.to(self.processes.device),
-            lr=settings.lr,
-            r1=settings.r1,
-            r1_every=settings.r1_every,
-            augment=self._augmentation(settings),
-        )
-
-    def _augmentation(self, settings: Adversarial | BaseTraining) -> AdaptiveAugmentation | None:
-        if not settings.augment:
-            return None
-        return AdaptiveAugmentation(
-            target=settings.augment_target,
-            images=settings.augment_images,
-            most=settings.augment_most,
-            processes=self.processes,
-        )
+        return Adversary.of(discriminator, settings, settings.lr, self.processes)
 
     def _share(self, settings: Adversarial, name: str) -> tuple[int, int]:
         return resolve_batch(settings.effective_batch, self.processes.count, settings.batch, stage=name)
@@ -598,13 +560,4 @@ class Training:
         if self.processes.is_main:
             path = self.folder.grid(name, step)
             write_picture(path, draw())
-            yield Event("note", "train", stage=name, output=str(path))
-
-
-def _new_encoder(settings: BaseTraining) -> SmallEncoder | ResidualEncoder:
-    """One for the finished size from the start: it has heads for rows that come later."""
-    rows, size = 2 * int(math.log2(settings.size)) - 2, min(settings.size, ENCODER_PX)
-    if settings.passes == 1:
-        return SmallEncoder(rows, settings.style_dim, size, channels=settings.encoder_channels)
-    size, channels = max(size, BODY_PX), settings.encoder_channels
-    return ResidualEncoder(rows, settings.style_dim, size, channels=channels, passes=settings.passes)
+            yield Event("note", self.verb, stage=name, output=str(path))

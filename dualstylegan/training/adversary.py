@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from dualstylegan.networks.stylegan2 import Discriminator
+from dualstylegan.recipe import Discriminating
+from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.augment import AdaptiveAugmentation
 from dualstylegan.training.loop import Batch, Phase, adam
 from dualstylegan.training.losses import discriminator_loss, generator_loss, r1_penalty
@@ -32,6 +34,20 @@ class Adversary:
         self.network = network.requires_grad_(False)
         self.r1, self.r1_every, self.augment = r1, r1_every, augment
         self.optimizer = adam(list(network.parameters()), lr, r1_every if r1 else None)
+
+    @classmethod
+    def of(cls, network: Discriminator, settings: Discriminating, lr: float, processes: Processes) -> Adversary:
+        """As a recipe's section has it, on the processes' device."""
+        augment = None
+        if settings.augment:
+            augment = AdaptiveAugmentation(
+                target=settings.augment_target,
+                images=settings.augment_images,
+                most=settings.augment_most,
+                processes=processes,
+            )
+        network = network.to(processes.device)
+        return cls(network, lr=lr, r1=settings.r1, r1_every=settings.r1_every, augment=augment)
 
     def see(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) as D gets them: through the augmentation, where there is one."""

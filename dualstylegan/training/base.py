@@ -8,6 +8,7 @@ paper's, which takes a trained StyleGAN2 and encoder ready-made.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from torch import Tensor
 from dualstylegan.choices import STRUCTURE_ROWS
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
-from dualstylegan.networks.residual_encoder import ResidualEncoder
+from dualstylegan.models.build import new_generator
+from dualstylegan.networks.residual_encoder import BODY_PX, ResidualEncoder
 from dualstylegan.networks.small_encoder import SmallEncoder
-from dualstylegan.networks.stylegan2 import Generator
+from dualstylegan.networks.stylegan2 import Discriminator, Generator
 from dualstylegan.recipe import BasePhase, BaseTraining
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversarial import AdversarialStage
@@ -34,7 +36,10 @@ from dualstylegan.training.muon import Muon
 from dualstylegan.training.perception import Perception
 from dualstylegan.training.portraits import resized
 
+Networks = tuple[Generator, SmallEncoder | ResidualEncoder, Discriminator | None]
+
 SHOWN = 8  # photos in a grid
+ENCODER_PX = 128  # the most that encoders trained here look at
 JUDGED = {"relu2_1": 1.0, "relu3_1": 1.0}  # relu1_1 says little that L1 does not, and costs more than both
 # Where L1 counts more, in an aligned crop: middle x, y and half the width, height
 FACE = (0.5, 0.56, 0.28, 0.36)
@@ -220,6 +225,56 @@ def recolor(images: Tensor) -> Tensor:
     turned = (chroma.roll(1, dims=1) - chroma.roll(-1, dims=1)) / math.sqrt(3)
     chroma = (chroma * hue.cos() + turned * hue.sin()) * uniform(0.3, 2.0)
     return (grey * uniform(0.6, 1.3) + uniform(-0.3, 0.3) + chroma).clamp(-1, 1)
+
+
+def phase_networks(
+    settings: BaseTraining, index: int, before: Mapping[str, Any] | None, device: torch.device
+) -> Networks:
+    """Networks of the phase `index`, grown from the snapshot that the phase before it has left."""
+    phase = settings.phases[index]
+    generator, encoder = new_generator(vars(settings), phase.size), new_encoder(settings)
+    discriminator = Discriminator(phase.size, channels=settings.channels) if phase.adversarial else None
+    if before is not None:
+        earlier = new_generator(vars(settings), settings.phases[index - 1].size)
+        earlier.load_state_dict(before["generator"])
+        generator = grow(earlier, generator)
+        encoder.load_state_dict(before["encoder"])
+        if discriminator and before.get("adversary") and settings.phases[index - 1].size == phase.size:
+            discriminator.load_state_dict(before["adversary"]["network"])
+    generator, encoder = generator.to(device), encoder.to(device)
+    if isinstance(encoder, ResidualEncoder):
+        encoder.draw_with(generator)
+    return generator, encoder, discriminator
+
+
+def trained_networks(settings: BaseTraining, last: Mapping[str, Any]) -> Networks:
+    """The averaged networks of the last phase's snapshot, and its discriminator."""
+    generator, encoder = new_generator(vars(settings)), new_encoder(settings)
+    generator.load_state_dict(last["averaged"]["generator"])
+    encoder.load_state_dict(last["averaged"]["encoder"])
+    if isinstance(encoder, ResidualEncoder):
+        encoder.connect(generator)
+    discriminator = None
+    if last.get("adversary"):
+        discriminator = Discriminator(settings.size, channels=settings.channels)
+        discriminator.load_state_dict(last["adversary"]["network"])
+    return generator, encoder, discriminator
+
+
+def new_encoder(settings: BaseTraining) -> SmallEncoder | ResidualEncoder:
+    """One for the finished size from the start: it has heads for rows that come later."""
+    rows, size = 2 * int(math.log2(settings.size)) - 2, min(settings.size, ENCODER_PX)
+    if settings.passes == 1:
+        return SmallEncoder(rows, settings.style_dim, size, channels=settings.encoder_channels)
+    size, channels = max(size, BODY_PX), settings.encoder_channels
+    return ResidualEncoder(rows, settings.style_dim, size, channels=channels, passes=settings.passes)
+
+
+def drawn_px(settings: BaseTraining, phase: BasePhase, encoder: SmallEncoder | ResidualEncoder) -> int:
+    """At which size photos are read: what is turned a little is turned larger than it is drawn, for less blur."""
+    if settings.passes == 1 and not phase.jitter:
+        return phase.size
+    return min(settings.size, max(2 * phase.size if phase.jitter else phase.size, encoder.input_size))
 
 
 def grow(small: Generator | None, large: Generator) -> Generator:

@@ -23,6 +23,7 @@ from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
+from dualstylegan.models.build import Encoder
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Destylize
 from dualstylegan.runtime.processes import Processes
@@ -46,7 +47,7 @@ def destylize_portraits(
     *,
     generator: Generator,
     finetuned: Generator,
-    encoder: torch.nn.Module,
+    encoder: Encoder,
     perception: Perception,
     settings: Destylize,
     seed: int,
@@ -88,7 +89,7 @@ class _PortraitFit:
         names: Sequence[str],
         generator: Generator,
         finetuned: Generator,
-        encoder: torch.nn.Module,
+        encoder: Encoder,
         perception: Perception,
         settings: Destylize,
         seed: int,
@@ -172,13 +173,20 @@ def destylization_grid(folder: Path, portraits: Sequence[Portrait | tuple[str, P
     return strip(*rows, labels=labels, row_labels=[name for name, _ in chosen], height_px=max(128, rows[0][1].shape[0]))
 
 
-def _fingerprints(names, paths, settings: Destylize, seed: int, networks: str, judges: dict) -> dict[str, str]:
+def _fingerprints(
+    names: Sequence[str],
+    paths: Mapping[str, Path],
+    settings: Destylize,
+    seed: int,
+    networks: str,
+    judges: Mapping[str, str],
+) -> dict[str, str]:
     # The batch does not change the codes, so a batch halved for memory may go on with what is there.
     shared = (replace(settings, batch=0), seed, networks, sorted(judges.items()))
     return {name: fingerprint(*shared, name, hashlib.sha256(paths[name].read_bytes()).digest()) for name in names}
 
 
-def _demand_fitting_encoder(encoder, generator: Generator) -> None:
+def _demand_fitting_encoder(encoder: Encoder, generator: Generator) -> None:
     if getattr(encoder, "space", "z+") != "z+":
         raise UsageError("Destylization needs an encoder to Z+; this base's gives W+ codes.")
     if (encoder.rows, encoder.style_dim) != (generator.rows, generator.style_dim):

@@ -87,7 +87,7 @@ def train_stage(stage: Stage, run: RunFolder, processes: Processes, pace: Pace) 
     start, seconds_before = _resume(stage, run, processes, pace, scaler, sums)
     if processes.is_main:
         run.rewind_log(stage.name, start)
-        yield Event("plan", "train", stage=stage.name, current=start, total=stage.steps)
+        yield Event("plan", processes.verb, stage=stage.name, current=start, total=stage.steps)
     began = time.monotonic()
 
     for step in range(start, stage.steps):
@@ -105,10 +105,10 @@ def train_stage(stage: Stage, run: RunFolder, processes: Processes, pace: Pace) 
                 speed = {"images": done * stage.batch, "seconds": round(seconds, 1)}
                 run.log(stage.name, done, speed | figures)
                 yield Event(
-                    "progress", "train", stage=stage.name, current=done, total=stage.steps, data=speed | figures
+                    "progress", processes.verb, stage=stage.name, current=done, total=stage.steps, data=speed | figures
                 )
         if processes.is_main and (last or done % pace.grid_every == 0):
-            yield _draw_grid(stage, run, done)
+            yield _draw_grid(stage, run, done, processes.verb)
         if processes.is_main and (last or done % pace.snapshot_every == 0):
             run.save_snapshot(stage.name, done, stage.snapshot())
         if last or done % pace.checkpoint_every == 0:
@@ -159,7 +159,7 @@ def _last_good(stage: Stage, run: RunFolder) -> str:
     return f"The last good checkpoint is {checkpoint.path} (step {checkpoint.step})."
 
 
-def _draw_grid(stage: Stage, run: RunFolder, done: int) -> Event:
+def _draw_grid(stage: Stage, run: RunFolder, done: int, verb: str) -> Event:
     from dualstylegan.media.images import write_picture
     from dualstylegan.media.plots import line_plots
 
@@ -167,7 +167,7 @@ def _draw_grid(stage: Stage, run: RunFolder, done: int) -> Event:
         picture = stage.grid()
     write_picture(run.figures_file, line_plots(run.figures(stage.name), title=f"{stage.name}, {done} steps"))
     path = write_picture(run.grid(stage.name, done), picture)
-    return Event("note", "train", stage=stage.name, output=str(path or run.grid(stage.name, done)), current=done)
+    return Event("note", verb, stage=stage.name, output=str(path or run.grid(stage.name, done)), current=done)
 
 
 # Checkpoints

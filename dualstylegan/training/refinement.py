@@ -160,7 +160,15 @@ def refinement_grid(folder: Path, portraits: Sequence[Portrait | tuple[str, Path
     return strip(*rows, labels=["portrait", "before", "after"], row_labels=names, height_px=max(128, len(rows[0][0])))
 
 
-def _fingerprints(names, paths, codes, settings: Refine, seed: int, network: str, judges: dict) -> dict[str, str]:
+def _fingerprints(
+    names: Sequence[str],
+    paths: Mapping[str, Path],
+    codes: Mapping[str, tuple[Tensor, Tensor]],
+    settings: Refine,
+    seed: int,
+    network: str,
+    judges: Mapping[str, str],
+) -> dict[str, str]:
     shared = (replace(settings, batch=0), seed, network, sorted(judges.items()))
     return {
         name: fingerprint(

@@ -103,15 +103,10 @@ class RunFolder:
     def is_done(self, stage: str) -> bool:
         return (self.path / "stages" / stage / "done.json").is_file()
 
-    def facts(self, stage: str) -> dict[str, Any]:
-        """What `finish` was told about a stage that is done; empty when it is not."""
-        file = self.path / "stages" / stage / "done.json"
-        return json.loads(file.read_text()) if file.is_file() else {}
-
-    def finish(self, stage: str, **facts: Any) -> None:
-        """Mark a stage as done, with JSON facts for those that come after it."""
+    def finish(self, stage: str) -> None:
+        """Mark a stage as done."""
         with self._writing(f"stage '{stage}'"):
-            _write_text(self.stage(stage) / "done.json", json.dumps(facts, indent=1))
+            _write_text(self.stage(stage) / "done.json", "{}")
 
     def begin(self, stage: str, settings: Mapping[str, Any]) -> None:
         """Note with which settings a stage is made."""
