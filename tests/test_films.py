@@ -24,7 +24,7 @@ from dualstylegan import stylize as stylize_module
 from dualstylegan.choices import DETECT_EVERY, SMOOTH
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
-from dualstylegan.media.film import mux
+from dualstylegan.media.film import parts
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.runtime.stages import QUEUE_ITEMS, Line
 from dualstylegan.stylize import stylize_files
@@ -484,7 +484,7 @@ def same_film(one: str | Path, other: str | Path) -> bool:
 
 
 def test_resumed_it_is_the_film_of_a_run_that_was_not_stopped(style, monkeypatch, caplog):
-    monkeypatch.setattr(mux, "PART_FRAMES", 16)
+    monkeypatch.setattr(parts, "PART_FRAMES", 16)
     face_film("a.mp4", 56, coming_and_going, audio="aac")
     stylizer = Stylizer(f"{style}:1", device="cpu", precision="float32", batch=4)
     run("a.mp4", stylizer, output="whole")
@@ -523,7 +523,7 @@ def fail_at_paste(number: int, stylizer: Stylizer) -> None:
 
 
 def test_parts_made_otherwise_are_not_joined(style, monkeypatch):
-    monkeypatch.setattr(mux, "PART_FRAMES", 8)
+    monkeypatch.setattr(parts, "PART_FRAMES", 8)
     face_film("a.mp4", 24)
     run("a.mp4", f"{style}:2", output="whole")
     for change in ({"style": f"{style}:1"}, {"smooth": 1.0}, {"resume": False}):
@@ -648,9 +648,9 @@ import os, sys, time
 sys.path[:0] = {path!r}
 from tiny_style import DrawnFaces
 from dualstylegan.stylizing import stylizer
-from dualstylegan.media.film import mux
+from dualstylegan.media.film import parts
 from dsgcli.main import main
-mux.PART_FRAMES = 16
+parts.PART_FRAMES = 16
 class Slow(DrawnFaces):
     def find(self, pictures):
         time.sleep({nap} * len(pictures))

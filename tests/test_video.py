@@ -15,7 +15,7 @@ from drawn_films import draw_film, drawn_frame, frames_of, packets_of, read_deep
 from PIL import Image, ImageCms, PngImagePlugin
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
-from dualstylegan.media.film import mux
+from dualstylegan.media.film import parts
 from dualstylegan.media.film.planes import planes_of
 from dualstylegan.media.film.video import FilmWriter, film_suffix, is_film, open_film
 from dualstylegan.runtime.files import is_temporary
@@ -417,7 +417,7 @@ def test_transparency_is_kept_where_the_codec_has_it(tmp_path):
 
 @pytest.mark.parametrize("resume", [None, "toon"])
 def test_a_webm_keeps_its_transparency_in_parts_too(tmp_path, monkeypatch, resume):
-    monkeypatch.setattr(mux, "PART_FRAMES", 4)
+    monkeypatch.setattr(parts, "PART_FRAMES", 4)
     source = tmp_path / "a.webm"
     with av.open(str(source), "w") as film:
         stream = film.add_stream("libvpx-vp9", rate=25)
@@ -660,7 +660,7 @@ PARTS = {
 
 @pytest.mark.parametrize("name", PARTS)
 def test_a_stopped_film_goes_on_without_a_lost_or_doubled_frame(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(mux, "PART_FRAMES", 8)
+    monkeypatch.setattr(parts, "PART_FRAMES", 8)
     source = draw_film(tmp_path / f"a{Path(name).suffix}", 45, **PARTS[name])
     target = tmp_path / "out" / name
     with pytest.raises(RuntimeError):
@@ -694,7 +694,7 @@ def stopped_copy(source, target, at, key="toon"):
 
 
 def test_numbered_frames_become_a_film_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(mux, "PART_FRAMES", 4)
+    monkeypatch.setattr(parts, "PART_FRAMES", 4)
     source = numbered(tmp_path / "a", 10, size=(160, 90))
     with pytest.raises(RuntimeError):
         stopped_copy(source, tmp_path / "b.mp4", 9)
@@ -706,7 +706,7 @@ def test_numbered_frames_become_a_film_in_parts(tmp_path, monkeypatch):
 
 
 def test_parts_of_a_variable_rate_join_with_times_that_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(mux, "PART_FRAMES", 8)
+    monkeypatch.setattr(parts, "PART_FRAMES", 8)
     pts = np.cumsum(np.random.default_rng(0).choice([1, 2, 40, 500], 45)).tolist()
     source = draw_film(tmp_path / "a.mp4", 45, pts=pts, time_base=Fraction(1, 1000))
     with pytest.raises(RuntimeError):
@@ -716,7 +716,7 @@ def test_parts_of_a_variable_rate_join_with_times_that_go_on(tmp_path, monkeypat
 
 
 def test_other_settings_or_another_source_begin_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(mux, "PART_FRAMES", 8)
+    monkeypatch.setattr(parts, "PART_FRAMES", 8)
     source = draw_film(tmp_path / "a.mp4", 20)
     target = tmp_path / "b.mp4"
 
@@ -743,9 +743,9 @@ def test_a_killed_run_leaves_whole_parts_only(tmp_path):
     source = draw_film(tmp_path / "a.mp4", 40)
     script = (
         "import sys, time\n"
-        "from dualstylegan.media.film import mux\n"
+        "from dualstylegan.media.film import parts\n"
         "from dualstylegan.media.film.video import FilmWriter, open_film\n"
-        "mux.PART_FRAMES = 8\n"
+        "parts.PART_FRAMES = 8\n"
         "with open_film('a.mp4') as film, FilmWriter('b.mp4', film, resume='x') as out:\n"
         "    for frame in film:\n"
         "        if frame.index == 30:\n"
@@ -756,7 +756,7 @@ def test_a_killed_run_leaves_whole_parts_only(tmp_path):
         assert run.stdout.readline() == "there\n"
         run.kill()
     assert not (tmp_path / "b.mp4").exists()
-    settings = mux.PART_FRAMES
+    settings = parts.PART_FRAMES
     assert settings == 240
     with open_film(source) as film, FilmWriter(tmp_path / "b.mp4", film, resume="x") as out:
         assert out.done == 24
@@ -766,7 +766,7 @@ def test_a_killed_run_leaves_whole_parts_only(tmp_path):
 
 
 def test_a_finished_run_that_died_while_joining_needs_no_frame(tmp_path, monkeypatch):
-    monkeypatch.setattr(mux, "PART_FRAMES", 8)
+    monkeypatch.setattr(parts, "PART_FRAMES", 8)
     source = draw_film(tmp_path / "a.mp4", 16, audio="aac")
     out = FilmWriter(tmp_path / "b.mp4", open_film(source).info, resume="x")
     with pytest.raises(RuntimeError), open_film(source) as film, out:

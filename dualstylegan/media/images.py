@@ -212,7 +212,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
-        values = np.nan_to_num(np.asarray(image).astype(np.float64))
+        with np.errstate(invalid="ignore"):  # damaged files hold numbers that are none
+            values = np.nan_to_num(np.asarray(image).astype(np.float64))
         top = float(values.max(initial=0))
         if image.mode == "F":
             white = 1.0 if top <= 1 else 255.0 if top <= 255 else 65535.0

@@ -35,7 +35,7 @@ _SPEEDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 
 @dataclass(frozen=True)
-class Encoder:
+class Codec:
     """One of FFmpeg's encoders. `crf` is its quality scale: default, best, worst; None where it has none."""
 
     name: str
@@ -47,18 +47,18 @@ class Encoder:
 
 # The presets are those that cost a few ms of CPU per frame at 640x360 on one core: the networks need the rest. The crf
 # are those where the picture cannot be told from its source at that preset.
-ENCODERS = {
-    "h264": Encoder("libx264", (19, 0, 51), _SPEEDS, "superfast"),
-    "hevc": Encoder("libx265", (20, 0, 51), _SPEEDS, "superfast", {"x265-params": "log-level=none:open-gop=0"}),
-    "vp9": Encoder("libvpx-vp9", (24, 0, 63), tuple("012345678"), "7", {"deadline": "realtime", "row-mt": "1"}),
-    "av1": Encoder("libsvtav1", (24, 0, 63), tuple(map(str, range(14))), "11"),
-    "prores": Encoder("prores_ks", None, ("proxy", "lt", "standard", "hq", "4444", "4444xq"), None, {"vendor": "apl0"}),
-    "ffv1": Encoder("ffv1", None, (), None, {"level": "3", "slices": "4", "slicecrc": "1"}),
-    "mpeg4": Encoder("mpeg4", (3, 1, 31)),
-    "mjpeg": Encoder("mjpeg", (3, 1, 31), options={"strict": "unofficial"}),  # it may have limited range
+CODECS = {
+    "h264": Codec("libx264", (19, 0, 51), _SPEEDS, "superfast"),
+    "hevc": Codec("libx265", (20, 0, 51), _SPEEDS, "superfast", {"x265-params": "log-level=none:open-gop=0"}),
+    "vp9": Codec("libvpx-vp9", (24, 0, 63), tuple("012345678"), "7", {"deadline": "realtime", "row-mt": "1"}),
+    "av1": Codec("libsvtav1", (24, 0, 63), tuple(map(str, range(14))), "11"),
+    "prores": Codec("prores_ks", None, ("proxy", "lt", "standard", "hq", "4444", "4444xq"), None, {"vendor": "apl0"}),
+    "ffv1": Codec("ffv1", None, (), None, {"level": "3", "slices": "4", "slicecrc": "1"}),
+    "mpeg4": Codec("mpeg4", (3, 1, 31)),
+    "mjpeg": Codec("mjpeg", (3, 1, 31), options={"strict": "unofficial"}),  # it may have limited range
 }
 _ALIASES = {"h265": "hevc", "x264": "h264", "x265": "hevc", "avc": "h264", "libvpx-vp9": "vp9"}
-_ALIASES |= {entry.name: name for name, entry in ENCODERS.items()}
+_ALIASES |= {entry.name: name for name, entry in CODECS.items()}
 
 
 @dataclass(frozen=True)
@@ -106,22 +106,22 @@ def check_encoding(
         _options(family, entry, crf, preset)
 
 
-def _entry(codec: str) -> tuple[str, Encoder]:
+def _entry(codec: str) -> tuple[str, Codec]:
     name = _ALIASES.get(codec.lower(), codec.lower())
-    if name in ENCODERS:
-        return name, ENCODERS[name]
+    if name in CODECS:
+        return name, CODECS[name]
     try:
         found = av.Codec(name, "w")
     except ValueError:
         found = None
     if found is None or found.type != "video" or not _formats(name):
-        known = ", ".join(ENCODERS)
-        raise UsageError(f"No codec '{codec}'.{did_you_mean(codec, ENCODERS)} Known: {known}, or an FFmpeg encoder.")
+        known = ", ".join(CODECS)
+        raise UsageError(f"No codec '{codec}'.{did_you_mean(codec, CODECS)} Known: {known}, or an FFmpeg encoder.")
     options = {one.name: one for one in av.CodecContext.create(name, "w").supported_options.private}
     crf = options.get("crf") or options.get("cq")
     scale = (float(crf.default or 0), max(0.0, crf.min), crf.max) if crf else None
     presets = tuple(one.name for one in options["preset"].choices) if "preset" in options else ()
-    return name, Encoder(name, scale, presets)
+    return name, Codec(name, scale, presets)
 
 
 def _hold(suffix: str, encoder: str, codec: str) -> None:
@@ -152,7 +152,7 @@ def _formats(encoder: str) -> tuple[str, ...]:
     return tuple(one.name for one in planar)
 
 
-def _options(family: str, entry: Encoder, crf: float | None, preset: str | None) -> tuple[dict[str, str], float | None]:
+def _options(family: str, entry: Codec, crf: float | None, preset: str | None) -> tuple[dict[str, str], float | None]:
     options, quality = dict(entry.options), None
     if crf is not None and entry.crf is None:
         raise UsageError(
@@ -231,7 +231,7 @@ def _family(info: FilmInfo, suffix: str) -> str:
         return "av1" if deep or info.codec == "av1" else "vp9"
     if suffix == ".avi" and info.codec != "ffv1":
         return "mpeg4"  # H.264 needs time stamps, which AVI has not: every frame would come late
-    if info.codec in ("prores", "ffv1") and _holds(CONTAINERS[suffix], ENCODERS[info.codec].name):
+    if info.codec in ("prores", "ffv1") and _holds(CONTAINERS[suffix], CODECS[info.codec].name):
         return info.codec
     if info.alpha and suffix == ".mov":
         return "prores"

@@ -26,10 +26,11 @@ import numpy as np
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.media import stills
 from dualstylegan.media.detect import is_animated, is_frames, suffix_by_content
-from dualstylegan.media.film import mux
+from dualstylegan.media.film.container import ContainerWriter, stored_turn
 from dualstylegan.media.film.decode import ContainerFilm
 from dualstylegan.media.film.encode import CONTAINERS, check_encoding, choose, film_suffix
 from dualstylegan.media.film.film import Film, FilmFrame, FilmInfo, Still
+from dualstylegan.media.film.parts import Parts, part_settings
 from dualstylegan.media.paths import kind_of
 from dualstylegan.runtime.files import parts_of, whole_file
 
@@ -120,11 +121,11 @@ class FilmWriter:
         self._encoding = None
         suffix = self.path.suffix.lower()
         if suffix in CONTAINERS:
-            turn = mux.stored_turn(self.path, info, self._size)
+            turn = stored_turn(self.path, info, self._size)
             stored = self._size[::-1] if turn.transpose else self._size
             self._encoding = choose(info, self.path, size=stored, codec=codec, crf=crf, preset=preset)
             if resume is not None:
-                self._parts = mux.Parts(self.path, mux.part_settings(info, self._encoding, stored, resume))
+                self._parts = Parts(self.path, part_settings(info, self._encoding, stored, resume))
                 if not self._parts.fresh:
                     self._notes.append("settings or source changed: begun anew")
         else:
@@ -146,7 +147,7 @@ class FilmWriter:
         with ExitStack() as stack:
             if self._encoding is not None:
                 temporary = stack.enter_context(whole_file(self.path))
-                self._sink = mux.ContainerWriter(
+                self._sink = ContainerWriter(
                     self.path, temporary, self._info, self._encoding, self._size, self._shape, self._parts
                 )
             elif not stills.is_folder(self.path, self._info):
