@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +24,8 @@ from dsgcli.stylize import stylize
 from dsgcli.train import train
 from dualstylegan.errors import DualStyleGANError, UsageError
 
-INTERRUPTED, TERMINATED = 130, 143  # 128 + SIGINT, 128 + SIGTERM, as shells have it
+INTERRUPTED = 128 + signal.SIGINT  # 130, as shells have it
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # 143, 129
 
 app = typer.Typer(
     name="dsg",
@@ -66,7 +69,8 @@ app.command()(doctor)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; its exit status: 0 done, 1 something failed, 2 wrong usage, 130 and 143 when stopped."""
+    """Run one command; its exit status: 0 done, 1 something failed, 2 wrong usage, 130, 143 and 129 when stopped."""
+    _stand_in_for_closed_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments or os.environ.get("DSG_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -77,11 +81,15 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger("PIL").setLevel(logging.INFO)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be text
-    before = signal.signal(signal.SIGTERM, _terminate)
+    # what was told to be ignored is (nohup)
+    before = {number: signal.getsignal(number) for number in ENDING if signal.getsignal(number) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, _terminate)
     try:
-        return _run(arguments, debug)
+        return _run(arguments, debug) or _flush_stdout()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         _flush_stdout()
 
 
@@ -100,9 +108,12 @@ def _run(arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, OSError) and error.strerror:
+            _say(f"{error.filename or 'Output'}: {error.strerror}.", error, verb)
+            return 1
         _say(f"unexpected {type(error).__name__}: {error}{'' if debug else ' (--debug shows where)'}.", error, verb)
         return 1
-    if status in (INTERRUPTED, TERMINATED) and speaks():
+    if status in (INTERRUPTED, *(128 + number for number in ENDING)) and speaks():
         _say("interrupted." if status == INTERRUPTED else "terminated.")
     return status if isinstance(status, int) else 0
 
@@ -136,18 +147,43 @@ def _say(line: str, error: BaseException | None = None, verb: str | None = None)
     line = " ".join(line.split())
     if verb and error is not None and not getattr(error, "is_told", False):
         print_failure(verb, line)
-    print(f"dsg: {line}", file=sys.stderr)
+    with suppress(OSError):  # the terminal may be gone
+        print(f"dsg: {line}", file=sys.stderr)
 
 
 def _terminate(number: int, frame: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: files are being put away
-    raise SystemExit(TERMINATED)
+    for one in ENDING:
+        signal.signal(one, signal.SIG_IGN)  # once is enough: files are being put away
+    raise SystemExit(128 + number)
 
 
-def _flush_stdout() -> None:
-    """Whoever read our output may be gone (`dsg styles | head`); Python would complain about that while it exits."""
+def _stand_in_for_closed_streams() -> None:
+    """`>&-`: nobody is to trip over a missing stream, and no file of ours to get the number that others write to."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                handle = os.open(os.devnull, os.O_RDWR)
+                if handle != number:
+                    os.dup2(handle, number)
+                    os.close(handle)
+            stream = Path(os.devnull).open(mode)  # noqa: SIM115 - for as long as the process is there
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
+def _flush_stdout() -> int:
+    """Whoever read our output may be gone (`dsg styles | head`); Python would complain about that while it exits.
+
+    The status: 1 where what was said found no room.
+    """
     try:
         sys.stdout.flush()
         sys.__stdout__.flush()
-    except (BrokenPipeError, ValueError):
+    except (OSError, ValueError) as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            _say(f"Output: {error.strerror}.")
+            return 1
+    return 0

@@ -3,7 +3,7 @@
 import inspect
 import os
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Annotated, Any
 
 import typer
@@ -182,9 +182,17 @@ BatchOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", help="The same seed draws the same pictures.")]
 
 
-def _go_offline(wanted: bool) -> bool:
+def _go_offline(context: typer.Context, wanted: bool) -> bool:
+    """The zoo reads it, and so do processes started from here; afterwards it is as it was."""
     if wanted:
-        os.environ["DSG_OFFLINE"] = "1"  # the zoo reads it, and so do processes started from here
+        before = os.environ.get("DSG_OFFLINE")
+        os.environ["DSG_OFFLINE"] = "1"
+        restore = (
+            partial(os.environ.pop, "DSG_OFFLINE", None)
+            if before is None
+            else partial(os.environ.__setitem__, "DSG_OFFLINE", before)
+        )
+        context.find_root().call_on_close(restore)
     return wanted
 
 

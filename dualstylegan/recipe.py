@@ -24,6 +24,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from dualstylegan.choices import TRUNCATION, Alignment, Detector, Mask, Precision, row_weights, spell_precision
 from dualstylegan.errors import BadFileError, TrainingError, UsageError, did_you_mean
+from dualstylegan.runtime.files import at_home
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -357,7 +358,7 @@ def resolve_recipe(source: str | Path) -> Path:
 
     `pixar`, `pixar.toml` and `recipes/pixar.toml` find the shipped one where no such file exists.
     """
-    path = Path(source).expanduser()
+    path = at_home(source)
     if path.is_file():
         return path
     name = path.name.removesuffix(".toml")

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "choices": {"errors"},
     "runtime": BASICS,
     "networks": {"errors", "choices"},
-    "recipe": BASICS,
+    "recipe": BASICS | {"runtime"},
     "media": BASICS | {"runtime"},
     "weights": BASICS | {"networks", "runtime"},
     "models": BASICS | {"runtime", "networks", "media", "weights", "recipe"},

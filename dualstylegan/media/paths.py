@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from dualstylegan.errors import UsageError
-from dualstylegan.runtime.files import is_temporary
+from dualstylegan.runtime.files import at_home, is_temporary, spooled
 
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp"}
@@ -235,7 +235,7 @@ class _Walk:
 
     def pattern(self, pattern: str) -> Iterator[Source]:
         """Quoted patterns reach us unexpanded; `**` crosses folders. The tree is kept below their fixed part."""
-        pattern = str(Path(pattern).expanduser())
+        pattern = str(at_home(pattern))
         fixed = Path(*_until_magic(Path(pattern).parts))
         matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - Path.glob shows hidden files
         if not matches:
@@ -285,9 +285,11 @@ class _Walk:
 
 def _file(path: Path, relative: Path, named: bool) -> Source:
     problem = None
-    if not os.path.lexists(path):
+    if named and path.is_fifo():
+        path = spooled(path)
+    elif not os.path.lexists(path):
         problem = "no such file"
-    elif not path.is_file() and not path.is_fifo():
+    elif not path.is_file():
         problem = "not a file" if path.exists() else "a link that leads nowhere"
     return Source(path, relative, problem, named)
 

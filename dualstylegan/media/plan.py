@@ -27,7 +27,7 @@ from pathlib import Path
 from dualstylegan.errors import UsageError, did_you_mean
 from dualstylegan.media.mark import is_marked
 from dualstylegan.media.paths import MEDIA_SUFFIXES, Source, kind_of
-from dualstylegan.runtime.files import LONGEST_NAME
+from dualstylegan.runtime.files import LONGEST_NAME, at_home
 
 FIELDS = ("stem", "ext", "parent", "style", "id")
 
@@ -168,7 +168,7 @@ class Plan:
         self._places = _Places()
         self._read = {self._places.of(path): Path(path) for path in read}
         self._folders = {place[:-1] for place in self._read}
-        there = [Path(path).expanduser() for path in also if path is not None and os.path.isfile(path)]  # noqa: PTH113
+        there = [at_home(path) for path in also if path is not None and os.path.isfile(path)]  # noqa: PTH113
         self._read |= {self._places.of(path): path for path in there}
         self._written: dict[Hashable, str] = {}
 

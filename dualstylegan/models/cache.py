@@ -18,6 +18,7 @@ from platformdirs import user_cache_path
 
 from dualstylegan.errors import DownloadError
 from dualstylegan.events import Event
+from dualstylegan.runtime.files import at_home
 
 EMBEDDED = Path(__file__).parents[1] / "weights"
 
@@ -25,7 +26,7 @@ EMBEDDED = Path(__file__).parents[1] / "weights"
 def cache_home() -> Path:
     """DSG_HOME, else the platform's cache folder. It need not exist yet."""
     home = os.environ.get("DSG_HOME")
-    return Path(home).expanduser() if home else user_cache_path("dsg", appauthor=False)
+    return at_home(home) if home else user_cache_path("dsg", appauthor=False)
 
 
 def in_cache(path: Path) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor
 from dualstylegan.choices import MOST_ROWS
 from dualstylegan.errors import UsageError, did_you_mean
 from dualstylegan.media.plan import file_slug
+from dualstylegan.runtime.files import at_home
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,7 @@ def _is_style_path(text: str) -> bool:
 
 def _exists(text: str) -> bool:
     try:
-        return bool(text) and Path(text).expanduser().exists()
+        return bool(text) and at_home(text).exists()
     except (OSError, ValueError):  # too long for a name, or a null byte
         return False
 
@@ -285,7 +286,7 @@ def resolve_exemplars(request: StyleRequest, known: Exemplars, default: int | st
 
 
 def _find_exemplar(which: int | str, weight: float, known: Exemplars) -> Exemplar:
-    picture = Exemplar(str(which), weight, picture=Path(which).expanduser()) if _is_picture(which) else None
+    picture = Exemplar(str(which), weight, picture=at_home(which)) if _is_picture(which) else None
     if picture and ("/" in picture.label or "\\" in picture.label):
         return picture
     try:

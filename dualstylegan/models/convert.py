@@ -24,6 +24,7 @@ from dualstylegan.models.official import load_codes, load_encoder, load_generato
 from dualstylegan.models.priors import GaussianPrior
 from dualstylegan.models.style import Style, save_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
+from dualstylegan.runtime.files import at_home
 
 Making = Generator[Event, None, Path]  # what is said meanwhile, and the folder that is made
 
@@ -44,7 +45,7 @@ def import_style(
     folder or beside it, and is not needed once its base is there. `half` stores networks in half precision. Raises
     UsageError for a folder that is neither, BadFileError for what is in it.
     """
-    folder = Path(folder).expanduser()
+    folder = at_home(folder)
     name = _checked_name(name or folder.resolve().name)
     if (folder / "generator.pt").is_file():
         official = OfficialFolder.of(folder, encoder, encoder_wplus)
@@ -167,7 +168,7 @@ class OfficialFolder:
 
         def encoder_file(given: str | Path | None, name: str) -> Path | None:
             if given is not None:
-                return Path(given).expanduser()
+                return at_home(given)
             return optional(folder / name) or optional(folder.resolve().parent / name)
 
         return OfficialFolder(

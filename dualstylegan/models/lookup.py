@@ -11,6 +11,7 @@ from dualstylegan.errors import BadFileError, UsageError, did_you_mean
 from dualstylegan.models import cache, zoo
 from dualstylegan.models.bundle import HEADER, Header
 from dualstylegan.models.cache import cache_home
+from dualstylegan.runtime.files import at_home
 
 Kind = Literal["style", "base"]
 
@@ -102,7 +103,7 @@ def _roots(kind: Kind) -> tuple[Path, Path]:
 def _as_path(where: str | Path, kind: Kind) -> Path | None:
     """`where` as a folder, when it is written as a path or holds a model; a run's folder stands for its model."""
     text = str(where)
-    folder = Path(where).expanduser()
+    folder = at_home(where)
     if _is_bundle(folder):
         return folder
     if not isinstance(where, Path) and "/" not in text and "\\" not in text and not _is_bundle(folder, kind):

@@ -6,6 +6,7 @@ download or a film has so far: the same command goes on from there.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import errno
 import hashlib
@@ -13,6 +14,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +26,23 @@ MARK = ".dsg-"  # hidden, and passed over where folders are searched for inputs
 TEMPORARY, PARTS = f"{MARK}tmp-", f"{MARK}parts-"
 
 LONGEST_NAME = 255  # bytes, on nearly all file systems
+
+
+def at_home(path: str | os.PathLike) -> Path:
+    """`~/x` as shells have it. `~nobody`, where nobody is known by that name, is a name like others."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises
+
+
+def spooled(pipe: Path) -> Path:
+    """What comes through a pipe, in a file that is gone when this process ends: it can be read again, and in threads.
+
+    To be called in the main thread, where signals strike while nobody writes.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="dsg-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with pipe.open("rb") as stream, (folder / pipe.name).open("wb") as file:
+        shutil.copyfileobj(stream, file)
+    return folder / pipe.name
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, kept out of where they would do harm.
+"""Ctrl-C, SIGTERM and SIGHUP, kept out of where they would do harm.
 
 They raise between any two steps of the main thread, also inside Python's own locks, futures and joins. A lock that was
 just taken there is never given back, and whoever needs it next waits for ever; a thread whose end was awaited there
@@ -10,28 +10,29 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
 POLL_S = 0.2  # a moment: what Ctrl-C may have to wait
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Neither signal strikes in this block; one that came meanwhile does at its end. For what takes a moment only.
+    """No signal strikes in this block; one that came meanwhile does at its end. For what takes a moment only.
 
     Signals strike in the main thread alone: in others this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    of_int, of_term = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    if of_int is None or of_term is None:
+    before = [(number, signal.getsignal(number)) for number in SIGNALS]
+    if None in dict(before).values():
         yield  # set outside Python, which could not set it again
         return
     came: list[int] = []
@@ -40,16 +41,22 @@ def uninterrupted() -> Iterator[None]:
         came.append(number)
 
     try:
-        signal.signal(signal.SIGTERM, hold)
-        signal.signal(signal.SIGINT, hold)
+        for number, _ in reversed(before):
+            signal.signal(number, hold)
         yield
     finally:
-        try:
-            signal.signal(signal.SIGINT, of_int)
-        finally:  # from here on Ctrl-C strikes
-            signal.signal(signal.SIGTERM, of_term)
+        _give_back(before)
         for number in dict.fromkeys(came):
             signal.raise_signal(number)
+
+
+def _give_back(handlers: Sequence[tuple[int, Any]]) -> None:
+    """All of them, though Ctrl-C strikes from the first on."""
+    if handlers:
+        try:
+            signal.signal(*handlers[0])
+        finally:
+            _give_back(handlers[1:])
 
 
 def wait_for_any(futures: Collection[Future]) -> None:

@@ -16,6 +16,7 @@ from dualstylegan.models.bundle import has_part, read_header
 from dualstylegan.models.codes import Exemplars, fit_weights
 from dualstylegan.models.lookup import find_model
 from dualstylegan.recipe import Recipe, resolve_batch
+from dualstylegan.runtime.files import at_home
 from dualstylegan.training.data import held_out_of, list_portraits, weights_of
 from dualstylegan.training.portraits import Portrait
 from dualstylegan.training.run import RunFolder
@@ -89,7 +90,7 @@ def check_portraits(recipe: Recipe, stages: Sequence[str]) -> None:
         weights_of([Portrait(name, Path()) for name in names], replace(data, open_mouths=1.0), shares)
     check_exemplars(recipe, names, stages)
     if data.alignment == "faces.json":
-        file = Path(data.faces_json or Path(data.folder) / "faces.json").expanduser()
+        file = at_home(data.faces_json or Path(data.folder) / "faces.json")
         given = read_faces_json(file)
         if all(faces_of(given, Source(path, Path(name))) is None for name, path in portraits.items()):
             raise NoFaceError(f"{file} mentions none of the {len(portraits)} pictures in {data.folder}.")

@@ -32,7 +32,7 @@ from dualstylegan.faces.find import Detector, fallback_note, make_detector
 from dualstylegan.media.images import Picture, from_tensor, read_picture
 from dualstylegan.media.paths import Source, expand_inputs
 from dualstylegan.recipe import Data, Template
-from dualstylegan.runtime.files import json_text, whole_file
+from dualstylegan.runtime.files import at_home, json_text, whole_file
 from dualstylegan.runtime.interrupts import uninterrupted
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.portraits import Portrait, load_portrait
@@ -136,7 +136,7 @@ def list_portraits(data: Data) -> dict[str, Path]:
 
     Raises TrainingError where there is no such folder, nothing in it, or fewer pictures than the recipe's minimum.
     """
-    root = Path(data.folder).expanduser()
+    root = at_home(data.folder)
     if not data.folder or not root.is_dir():
         raise TrainingError(_no_portraits(data, "there is no such folder" if data.folder else "no folder is named"))
     try:
@@ -257,7 +257,7 @@ class _Aligner:
         self._has_told = False
         how = {"landmarks": data.detector, "template": repr(data.template)}.get(data.alignment, "")
         if data.alignment == "faces.json":
-            self._faces_json = Path(data.faces_json or Path(data.folder) / "faces.json").expanduser()
+            self._faces_json = at_home(data.faces_json or Path(data.folder) / "faces.json")
             self._given = read_faces_json(self._faces_json)
             how = hashlib.sha256(self._faces_json.read_bytes()).hexdigest()
         self._made_how = f"{size} px, {data.alignment} {how}, at least {data.min_crop_px} px, {data.min_inside} inside"
