@@ -262,11 +262,29 @@ def test_the_command_draws_blends_and_films(style, tmp_path):
         (["--blend", "0,1", "-o", "folder/"], "name a picture"),
         (["--fix", "colr"], "Did you mean 'color'?"),
         (["--weights", "1,2"], "weights"),
+        (["--structure", "1e30"], "at most 2"),
+        (["-o", "x.heic"], "no picture format"),
+        (["-o", "x.mp4"], "no picture format"),
+        (["-o", "-"], "stdout"),
+        (["-o", "{stem}.png"], "no source to be named after"),
     ],
 )
 def test_the_command_says_what_was_wrong(style, arguments, words, capsys):
     assert sample(style, *arguments) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_default_name_does_not_overwrite_a_picture_of_the_users(style, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    mine = Image.new("RGB", (8, 8))
+    mine.save("blend.png")
+    before = (tmp_path / "blend.png").read_bytes()
+    assert sample(style, "--blend", "0,1", "--steps", 2) == 2
+    assert "dsg did not make it" in capsys.readouterr().err
+    assert (tmp_path / "blend.png").read_bytes() == before
+    (tmp_path / "blend.png").unlink()
+    for _ in range(2):  # its own may be drawn again
+        assert sample(style, "--blend", "0,1", "--steps", 2) == 0
 
 
 # Baselines

@@ -1,6 +1,7 @@
 """`dsg styles`: the list, numbered sheets, fetching and importing, as typed and as events."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +110,17 @@ def test_without_an_output_the_sheet_is_named_after_the_style(toon, tmp_path):
     assert (tmp_path / "toon.png").is_file()
 
 
+def test_a_sheets_default_name_does_not_overwrite_a_picture_of_the_users(toon, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("toon.png")
+    before = Path("toon.png").read_bytes()
+    assert main(["styles", "show", "toon"]) == 2
+    assert "dsg did not make it" in capsys.readouterr().err
+    assert Path("toon.png").read_bytes() == before
+    for _ in range(2):
+        assert main(["styles", "show", "toon", "-o", "toon.png"]) == 0
+
+
 def test_a_style_without_thumbnails_is_rendered_once_on_one_face(toon, home, monkeypatch):
     rendered = []
     monkeypatch.setattr(
@@ -153,6 +165,11 @@ def test_a_damaged_cached_picture_is_drawn_again(toon, home):
         (["pull", "tooon"], "No style 'tooon'. Did you mean 'toon'?"),
         (["import", "nowhere", "--name", "x"], "nowhere is no folder"),
         (["import", ".", "--name", "toon"], "'toon' is an embedded style"),
+        (["import", ".", "--name", "n" * 300], "too long a name"),
+        (["show", "n" * 300], "No style"),
+        (["show", "n/" + "n" * 300], "does not exist"),
+        (["show", "toon", "-o", "sheet.heic"], "written as .png, .jpg or .webp"),
+        (["show", "toon", "-o", "-"], "stdout"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(toon, capsys, arguments, line):

@@ -6,6 +6,7 @@ styles with the same g, found by its hash.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -259,7 +260,12 @@ def _import_own(folder: Path, name: str, verb: str) -> Making:
         return copy_bundle(folder, target, {"name": name, "base": named})
 
 
+LONGEST_NAME = 100  # bytes: folders and sheets are named after it, with more behind
+
+
 def _checked_name(name: str) -> str:
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise UsageError(f"'{name[:20]}...' is too long a name for a style: {LONGEST_NAME} letters at most.")
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise UsageError(
             f"'{name}' is no name for a style: letters, digits, '_', '-' and '.' only; give one by --name."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -110,15 +111,17 @@ def _as_path(where: str | Path, kind: Kind) -> Path | None:
         return None
     if _is_bundle(folder, kind):
         return folder / kind
-    if (folder / "generator.pt").is_file():
+    if os.path.isfile(folder / "generator.pt"):  # noqa: PTH113
         raise UsageError(
             f"{folder} is a folder of the official release: 'dsg styles import {folder} --name {folder.name}' first."
         )
-    raise UsageError(f"{folder} {'is no model' if folder.exists() else 'does not exist'}; a {kind}'s folder is wanted.")
+    raise UsageError(
+        f"{folder} {'is no model' if os.path.lexists(folder) else 'does not exist'}; a {kind}'s folder is wanted."
+    )
 
 
 def _is_bundle(folder: Path, name: str = "") -> bool:
-    return (folder / name / HEADER).is_file()
+    return os.path.isfile(folder / name / HEADER)  # noqa: PTH113 - of a name too long Path raises an error
 
 
 def _bundles(root: Path) -> list[Path]:
