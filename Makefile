@@ -19,6 +19,7 @@ test-slow: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 bench: $(INSTALLED)
 	set -e; for script in $(BENCHES); do echo "== $$script"; $(BIN)/python $$script; done

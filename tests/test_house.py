@@ -119,6 +119,20 @@ def test_every_package_is_listed_for_the_wheel():
     assert {".".join(folder.parts) for folder in folders} | {"dualstylegan.recipes"} == set(settings["packages"])
 
 
+def test_the_package_says_that_it_is_typed():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    assert "py.typed" in settings["setuptools"]["package-data"]["dualstylegan"]
+    assert (ROOT / "dualstylegan" / "py.typed").is_file()
+
+
+def test_what_the_type_checker_passes_over_is_there_and_is_no_model_or_network():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    for name in (name for part in settings["overrides"] for name in part["module"]):
+        path = ROOT / name.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), name
+        assert not name.startswith(("dualstylegan.models", "dualstylegan.networks", "dualstylegan.runtime.files"))
+
+
 def test_every_dependency_has_a_tested_version():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = {re.split("[<>=]", line)[0] for line in project["dependencies"] + project["optional-dependencies"]["dev"]}

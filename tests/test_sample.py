@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import av
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 from tiny_codes import DIM, tiny_networks
 from tiny_style import tiny_style
@@ -16,11 +19,14 @@ from dualstylegan.errors import TrainingError, UsageError
 from dualstylegan.media.film.clip import write_clip
 from dualstylegan.models.library import load_style
 from dualstylegan.models.style import save_style
-from dualstylegan.networks.baselines import mix_styles, swap_layers
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.recipe import Samplers
 from dualstylegan.sample import Sampling, blend_grid, blend_loop
 from dualstylegan.training.samplers import covered_exemplars, nearest, part_of, train_sampler, train_samplers
+
+sys.path.insert(0, str(ROOT / "tests" / "bench"))
+
+from baselines import mix_styles, swap_layers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -159,7 +159,7 @@ def suppress(
     """
     order = np.argsort(-scores, kind="stable")
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept = []
+    kept: list[int] = []
     while len(order) and len(kept) != most:
         best, order = order[0], order[1:]
         kept.append(best)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import NamedTuple, TypeGuard
 
+import torch
 from torch import Tensor
 
 from dualstylegan.choices import MOST_ROWS
@@ -324,9 +325,9 @@ def extrinsic_code(
     """
     codes = []
     for exemplar in exemplars:
-        if exemplar.picture is None:
+        if exemplar.number is not None:
             codes.append(bank[exemplar.number])
-        elif encode is None:
+        elif encode is None or exemplar.picture is None:
             raise UsageError(
                 f"'{exemplar.label}' is a picture; only exemplars of {bank.exemplars.called} can be used here."
             )
@@ -341,7 +342,7 @@ def extrinsic_code(
 
 def blend(codes: Sequence[Tensor], weights: Sequence[float], mapping: Callable[[Tensor], Tensor]) -> Tensor:
     """Codes (rows, dim) in Z+ mixed linearly where mixing is meaningful: in W+. Returns (rows, dim) in W+."""
-    return sum(weight * mapping(code) for code, weight in zip(codes, weights, strict=True))
+    return torch.stack([weight * mapping(code) for code, weight in zip(codes, weights, strict=True)]).sum(0)
 
 
 # Weights per row

@@ -55,7 +55,7 @@ def import_style(
         raise UsageError(f"{folder} is no folder; give one of the official release, or a run's.")
     if (folder / "exstyle_code.npy").is_file():
         raise UsageError(f"{folder} has codes but no generator.pt; the official release has both in one folder.")
-    return (yield from _import_own(find_model(folder, "style"), name, verb))
+    return (yield from _import_own(find_model(folder, "style") or folder, name, verb))
 
 
 def pull_style(name: str, *, wplus: bool = False, half: bool = False, terms: Terms = USUAL) -> Making:

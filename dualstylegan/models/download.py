@@ -116,8 +116,8 @@ def _append(source: Source, part: Path, have: int) -> Steps:
         response = urllib.request.urlopen(urllib.request.Request(source.url, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as refused:
         if refused.code == 416:  # nothing behind `have`: whole already, or another file's beginning
-            total = (refused.headers.get("Content-Range") or "").rpartition("/")[2]
-            if total == str(have):
+            whole = (refused.headers.get("Content-Range") or "").rpartition("/")[2]
+            if whole == str(have):
                 return True
             raise _Restart from None
         raise

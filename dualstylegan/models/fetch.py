@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,18 +127,18 @@ def _reported(steps: Generator[tuple[int, int | None], None, str], name: str, ve
 
 
 def _sources(file: RemoteFile) -> Iterator[Callable[[], Source]]:
-    if file.repository:
-        yield lambda: _on_the_hub(file)
+    if file.repository and file.path:
+        yield partial(_on_the_hub, file.repository, file.path, file.revision)
     for url in file.mirrors:
-        yield lambda url=url: Source(url)
+        yield partial(Source, url)
 
 
-def _on_the_hub(file: RemoteFile) -> Source:
+def _on_the_hub(repository: str, path: str, revision: str) -> Source:
     """A file's address, size and hash as the hub gives them. Raises DownloadError."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    url = hf_hub_url(file.repository, file.path, revision=file.revision, endpoint=endpoint)
+    url = hf_hub_url(repository, path, revision=revision, endpoint=endpoint)
     try:
         metadata = get_hf_file_metadata(url, timeout=TIMEOUT_S, endpoint=endpoint)
     except Exception as error:  # the hub's HTTP client, and so its errors, changed between versions

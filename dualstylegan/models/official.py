@@ -16,7 +16,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from dualstylegan.models.codes import StyleBank
 from dualstylegan.models.stage_two import StageTwo, moments_by_name
 from dualstylegan.networks.arcface import ArcFace
 from dualstylegan.networks.dualstyle import DualStyleGAN
-from dualstylegan.networks.encoder import PSPEncoder
+from dualstylegan.networks.encoder import PSPEncoder, Space
 from dualstylegan.networks.lpips import LPIPS
 from dualstylegan.networks.sampler import CodeSampler
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
@@ -104,17 +104,14 @@ SAMPLER_NAMES = [
 class Pretrained:
     """What a training checkpoint holds: `generator-pretrain.pt`, or `stylegan2-ffhq-config-f.pt` (g and d alone).
 
-    `generator` is the averaged g. `extrinsic` (averaged) and `live_extrinsic` (as trained) are states of
-    DualStyleGAN.load_extrinsic_state. `optimizers` {"g": ..., "d": ...} are Adam's state dicts as found; `stage_two`
-    has their moments by our names, each empty where it does not fit, and all else that stage III goes on from.
+    `generator` is the averaged g, `extrinsic` the averaged state of DualStyleGAN.load_extrinsic_state. `stage_two` has
+    that path as trained, both optimisers' moments by our names, each empty where it does not fit, and all else that
+    stage III goes on from.
     """
 
     generator: Generator
     discriminator: Discriminator | None = None
     extrinsic: dict[str, Tensor] | None = None
-    live_extrinsic: dict[str, Tensor] | None = None
-    optimizers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
     stage_two: StageTwo | None = None
 
 
@@ -137,7 +134,6 @@ def load_pretrained(path: str | Path) -> Pretrained:
 
     model = _dual_style_gan(averaged, path)
     live = _dual_style_gan(_entry(checkpoint, "g", path), path) if "g" in checkpoint else None
-    optimizers = {name: checkpoint[f"{name}_optim"] for name in ("g", "d") if f"{name}_optim" in checkpoint}
     stage_two = None
     if discriminator is not None:
         # the release's Adam got the blocks and T_c first, then T_s
@@ -146,27 +142,13 @@ def load_pretrained(path: str | Path) -> Pretrained:
         stage_two = StageTwo(
             discriminator.state_dict(),
             None if live is None else live.extrinsic_state(),
-            _moments(optimizers.get("g"), model.extrinsic_parameters(), EXTRINSIC_NAMES, g_order),
-            _moments(optimizers.get("d"), d, DISCRIMINATOR_NAMES, d_order),
+            _moments(checkpoint.get("g_optim"), model.extrinsic_parameters(), EXTRINSIC_NAMES, g_order),
+            _moments(checkpoint.get("d_optim"), d, DISCRIMINATOR_NAMES, d_order),
         )
-    return Pretrained(
-        generator=model.generator,
-        discriminator=discriminator,
-        extrinsic=model.extrinsic_state(),
-        live_extrinsic=None if live is None else live.extrinsic_state(),
-        optimizers=optimizers,
-        settings=vars(checkpoint["args"]) if isinstance(checkpoint.get("args"), argparse.Namespace) else {},
-        stage_two=stage_two,
-    )
+    return Pretrained(model.generator, discriminator, model.extrinsic_state(), stage_two)
 
 
-def load_discriminator(path: str | Path) -> Discriminator:
-    """The discriminator `d` of a training checkpoint."""
-    path = Path(path)
-    return _discriminator(_entry(read_checkpoint(path), "d", path), path)
-
-
-def load_encoder(path: str | Path, *, space: str | None = None) -> PSPEncoder:
+def load_encoder(path: str | Path, *, space: Space | None = None) -> PSPEncoder:
     """`encoder.pt` or `encoder_wplus.pt`, without the decoder inside it.
 
     The file does not say whether its codes are Z+ or W+: `space` does, else "wplus" in the file's name means W+.
@@ -190,16 +172,17 @@ def load_codes(
 ) -> StyleBank:
     """`exstyle_code.npy` as a StyleBank in the file's order; optionally with the refined and the intrinsic codes."""
     codes = read_codes(path)
-    others = {}
-    for kind, other in {"refined": refined, "intrinsic": intrinsic}.items():
+
+    def alike(other: str | Path | None) -> Tensor | None:
         if other is None:
-            continue
+            return None
         found = read_codes(other)
         missing = [name for name in codes if name not in found]
         if missing:
             raise BadFileError(f"{other}: no code for '{missing[0]}', which {Path(path).name} has.")
-        others[kind] = torch.stack([found[name] for name in codes])
-    return StyleBank(tuple(codes), torch.stack(list(codes.values())), **others)
+        return torch.stack([found[name] for name in codes])
+
+    return StyleBank(tuple(codes), torch.stack(list(codes.values())), alike(intrinsic), alike(refined))
 
 
 def load_sampler(path: str | Path, *, style_dim: int = 512) -> dict[str, CodeSampler]:
@@ -282,9 +265,8 @@ def read_codes(path: str | Path) -> dict[str, Tensor]:
             version = np.lib.format.read_magic(file)
             header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
             dtype = header(file)[-1]
-            codes = _ArrayUnpickler(file, path).load() if dtype.hasobject else None
-        codes = codes.item()
-        codes = {name: torch.from_numpy(np.array(code, dtype=np.float32)) for name, code in codes.items()}
+            stored: Any = _ArrayUnpickler(file, path).load() if dtype.hasobject else None
+        codes = {name: torch.from_numpy(np.array(code, dtype=np.float32)) for name, code in stored.item().items()}
         codes = {name: code.reshape(code.shape[-2:]) for name, code in codes.items()}
         whole = len({code.shape for code in codes.values()}) == 1 and all(isinstance(name, str) for name in codes)
     except DualStyleGANError:
@@ -378,9 +360,11 @@ def _moments(
 ) -> dict[str, Tensor]:
     """Adam's moments by our names. `order` is the release's tensors, in the order its optimiser got the parameters."""
     ours = {_theirs(name, names): (name, parameter) for name, parameter in parameters}
+    if optimizer is None:
+        return {}
     try:
         return moments_by_name((ours[name] for name in order if name in ours), optimizer)
-    except (AttributeError, KeyError, TypeError, ValueError):  # no optimiser, or another one than Adam
+    except (AttributeError, KeyError, TypeError, ValueError):  # another one than Adam
         return {}
 
 

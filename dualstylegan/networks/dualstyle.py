@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ..choices import STRUCTURE_ROWS
 from ..errors import UsageError
-from .layers import EqualConv, EqualLinear, MappingNetwork, feature_dtype, without_autocast
+from .layers import EqualConv, EqualLinear, MappingNetwork, StyledConv, feature_dtype, without_autocast
 from .stylegan2 import Box, Generator
 
 
@@ -44,10 +45,10 @@ class ModRes(nn.Module):
         self.norm1 = AdaIN(channels, style_dim)
         self.norm2 = AdaIN(channels, style_dim)
         with torch.no_grad():
-            self.conv1.weight *= 0.01
+            self.conv1.weight.mul_(0.01)
             # AdaIN2 undoes conv1's factor, so this one alone decides how far from zero the block starts: the paper's
             # 0.01, seven times over, moves the picture by 4 %; stage I promises 1 %
-            self.conv2.weight *= 0.001
+            self.conv2.weight.mul_(0.001)
 
     def affines(self, style: Tensor) -> tuple[Tensor, Tensor]:
         """Both AdaINs' (gamma, beta) of structure styles s (B, dim)."""
@@ -92,7 +93,7 @@ class DualStyleGAN(nn.Module):
         )
         self.color_transforms = nn.ModuleList(EqualLinear(dim, dim) for _ in range(STRUCTURE_ROWS, generator.rows))
         with torch.no_grad():
-            for transform in self.color_transforms:
+            for transform in cast("Iterable[EqualLinear]", self.color_transforms):
                 # the stored weight is divided by sqrt(dim) at run time
                 transform.weight.mul_(0.01).add_(math.sqrt(dim) * torch.eye(dim))
 
@@ -164,7 +165,8 @@ class DualStyleGAN(nn.Module):
         with without_autocast(self.generator.constant):
             e = self.generator.to_w_plus(extrinsic, extrinsic_space)
             structure = self.structure_transform(e[:, :STRUCTURE_ROWS])
-            affines = tuple(block.affines(structure[:, row]) for row, block in enumerate(self.modres))
+            blocks = cast("Iterable[ModRes]", self.modres)
+            affines = tuple(block.affines(structure[:, row]) for row, block in enumerate(blocks))
             color = [transform(e[:, STRUCTURE_ROWS + i]) for i, transform in enumerate(self.color_transforms)]
             return PreparedStyle(weights, affines, torch.stack(color, dim=1), self._styled_weights(color, weights))
 
@@ -175,8 +177,9 @@ class DualStyleGAN(nn.Module):
         """
         if torch.is_grad_enabled() or isinstance(weights, Tensor) or len(color[0]) > 1:
             return {}
+        convs = cast("Sequence[StyledConv]", self.generator.convs)
         return {
-            row: self.generator.convs[row].styled_weight(color[row - STRUCTURE_ROWS])
+            row: convs[row].styled_weight(color[row - STRUCTURE_ROWS])
             for row in range(STRUCTURE_ROWS, self.rows - 1)
             if weights[row] == 1
         }
@@ -224,6 +227,7 @@ class DualStyleGAN(nn.Module):
         """What comes after each of the first seven convolutions."""
 
         def residual(row: int) -> Callable[[Tensor], Tensor]:
+            weight: float | Tensor
             if isinstance(style.weights, Tensor):
                 weight = style.weights[:, row, None, None, None]
             elif style.weights[row] == 0:

@@ -14,6 +14,8 @@ from ..errors import UsageError
 from .ir_se50 import IRSE50
 from .layers import EqualLinear
 
+Space = Literal["z+", "w+"]
+
 COARSE_ROWS = 3  # rows 0-2 are read off the smallest features,
 MIDDLE_ROWS = 7  # rows 3-6 off the middle ones, the rest off the largest
 
@@ -40,13 +42,14 @@ class PSPEncoder(nn.Module):
     of the work. Under `torch.autocast` body and heads run in its dtype; the codes are float32.
     """
 
-    def __init__(self, rows: int = 18, style_dim: int = 512, size: int = 256, *, space: Literal["z+", "w+"] = "z+"):
+    def __init__(self, rows: int = 18, style_dim: int = 512, size: int = 256, *, space: Space = "z+"):
         super().__init__()
         self.rows, self.style_dim, self.input_size, self.space = rows, style_dim, size, space
         self.body = IRSE50()
         self.lateral_middle = nn.Conv2d(256, 512, 1)
         self.lateral_fine = nn.Conv2d(128, 512, 1)
         self.heads = nn.ModuleList(Head(512, style_dim, size // self._stride(row)) for row in range(rows))
+        self.latent_avg: Tensor
         self.register_buffer("latent_avg", torch.zeros(rows, style_dim))
 
     @staticmethod
@@ -74,8 +77,7 @@ class PSPEncoder(nn.Module):
         if any(row >= MIDDLE_ROWS for row in wanted):
             levels[4] = _enlarge(levels[8], fine) + self.lateral_fine(fine)
 
-        codes = self.latent_avg.expand(len(images), -1, -1).unbind(dim=1)
-        codes = list(codes)
+        codes = list(self.latent_avg.expand(len(images), -1, -1).unbind(dim=1))
         for row in wanted:
             codes[row] = codes[row] + self.heads[row](levels[self._stride(row)])
         return torch.stack(codes, dim=1)

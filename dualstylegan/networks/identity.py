@@ -15,6 +15,8 @@ MEAN_RGB = (122.782, 117.001, 104.298)  # of 255, the training set's
 class IdentityNet(nn.Module):
     """Embeds face chips. The same person's embeddings lie closer than SAME_PERSON_DISTANCE."""
 
+    mean: Tensor
+
     def __init__(self):
         super().__init__()
         self.register_buffer("mean", torch.tensor(MEAN_RGB).reshape(1, 3, 1, 1), persistent=False)

@@ -13,6 +13,8 @@ MEAN_RGB = (122.782, 117.001, 104.298)  # of 255, the training set's
 class LandmarkNet(nn.Module):
     """Regresses the iBUG points: 0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes, 48-67 mouth."""
 
+    mean: Tensor
+
     def __init__(self):
         super().__init__()
         self.register_buffer("mean", torch.tensor(MEAN_RGB).reshape(1, 3, 1, 1), persistent=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,8 @@ class MobileNetFeatures(nn.Module):
     Every feature is the output of a ReLU6: in [0, 6]. Batch norms are folded into the convolutions.
     """
 
+    mean: Tensor
+    std: Tensor
     names = ("relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu4_1", "relu5_1")
 
     def __init__(self):
@@ -72,7 +75,7 @@ class MobileNetFeatures(nn.Module):
             x = relu6(conv2d(x, self.stem.weight, self.stem.bias, stride=2, padding=1))
 
         before = {1: "relu2_1", 2: "relu2_2", 3: "relu3_1", 6: "relu4_1"}  # named after the block's expansion
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(cast("Iterable[_InvertedResidual]", self.blocks)):
             hidden = block.expanded(x)
             if index in before and keep(before[index], hidden):
                 return found

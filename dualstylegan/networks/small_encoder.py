@@ -66,9 +66,9 @@ class SmallEncoder(nn.Module):
 
     def _maps(self, x: Tensor) -> dict[int, Tensor]:
         """Feature maps of 4, 8 and 16 px; what the coarse ones know is added to the finer ones."""
-        maps = {}
-        for px, block in self.blocks.items():
-            x = maps[int(px)] = block(x)
+        maps: dict[int, Tensor] = {}
+        for name, block in self.blocks.items():
+            x = maps[int(name)] = block(x)
         for px in (8, 16):
             coarse = interpolate(maps[px // 2], scale_factor=2, mode="bilinear", align_corners=False)
             maps[px] = (coarse + self.sides[str(px)](maps[px])) * (1 / SQRT2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -194,7 +195,7 @@ class Generator(nn.Module):
         cut to what is `needed` of it before they are doubled."""
         one_by_one = len(w_plus) > 1 and x.device.type == "cpu" and not torch.is_grad_enabled()
         for i in range(first, rows - 1):
-            if one_by_one and i == ONE_BY_ONE_FROM:
+            if one_by_one and i == ONE_BY_ONE_FROM and image is not None:
                 # a processor is no faster on four large maps than on one, and one takes a quarter of the memory
                 singles = []
                 for n in range(len(w_plus)):
@@ -208,16 +209,16 @@ class Generator(nn.Module):
 
             if i % 2:  # the first convolution of a size: it doubles
                 part = needed.get(self.noise_sizes()[i - 1], box)
-                if part != box:
+                if part != box and image is not None:
                     x, image, box = _cut(x, box, part), _cut(image, box, part), part
-                box = tuple(2 * edge for edge in box)
+                box = (2 * box[0], 2 * box[1], 2 * box[2], 2 * box[3])
             x = self.convs[i](x, w_plus[:, i], _cut(noise[i], (0, 0), box), styled_weights.get(i))
             if i < len(residuals):
                 x = residuals[i](x)
             if i % 2 == 0:  # the second convolution of every resolution, and the only one at 4 px
                 rgb = self.to_rgbs[i // 2](x, w_plus[:, i + 1])
                 image = rgb if image is None else upsample_image(image) + rgb
-        return image
+        return cast(Tensor, image)
 
     def forward(
         self, codes: Tensor, *, space: str = "z+", truncation: float = 1.0, noise: Sequence[Tensor] | None = None

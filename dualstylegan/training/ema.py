@@ -28,8 +28,8 @@ class Average:
     """Exponential moving average of named parameters, in float32, starting from what they are now."""
 
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], decay: float = PAPER_DECAY):
-        named = dict(named)
-        self.names, self.parameters = list(named), list(named.values())
+        by_name = dict(named)
+        self.names, self.parameters = list(by_name), list(by_name.values())
         self.means = [parameter.detach().float().clone() for parameter in self.parameters]
         self.decay = decay
 

@@ -30,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from baselines import mix_styles, swap_layers
 from held_out import first_list, person_of_photo, second_list
 from measures import (
     EYE_REGION,
@@ -69,7 +70,6 @@ from dualstylegan.models.bundle import read_header
 from dualstylegan.models.cache import EMBEDDED
 from dualstylegan.models.library import load_base, load_style
 from dualstylegan.models.style import Style
-from dualstylegan.networks.baselines import mix_styles, swap_layers
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.stylizing.stylizer import choose_weights
 from dualstylegan.training.data import INDEX

@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..choices import STRUCTURE_ROWS
-from ..errors import UsageError
-from .stylegan2 import Generator
+from dualstylegan.choices import STRUCTURE_ROWS
+from dualstylegan.errors import UsageError
+from dualstylegan.networks.stylegan2 import Generator
 
 STRUCTURE_PX = 32  # the last resolution of the structure rows
 
