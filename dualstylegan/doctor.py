@@ -162,12 +162,8 @@ def _models() -> Finding:
 
 
 def _detector() -> Finding:
-    try:
-        from dualstylegan.faces.face_alignment import missing_weights
+    from dualstylegan.faces.face_alignment import missing_weights
 
-        missing, folder = missing_weights()
-    except ImportError as error:  # a missing libGL comes as one too
-        reason = " ".join(str(error).split())
-        return "detector", f"embedded; face-alignment cannot be imported ({reason})", {"face_alignment": False}, None
+    missing, folder = missing_weights()
     line = f"embedded; face-alignment's weights are not in {folder}" if missing else "face-alignment"
     return "detector", line, {"face_alignment": not missing}, None

@@ -19,11 +19,10 @@ from dualstylegan.media.detect import (
     are_frames_but_for_a_gap,
     gap_in,
     is_animated,
+    is_film,
     numbered_pictures,
     suffix_by_content,
 )
-from dualstylegan.media.film.encode import CONTAINERS
-from dualstylegan.media.film.video import check_encoding, film_suffix, is_film
 from dualstylegan.media.images import check_format, read_picture
 from dualstylegan.media.mark import is_marked
 from dualstylegan.media.paths import HEIF_SUFFIXES, PassedOver, Source, expand_inputs, is_complete, kept_apart
@@ -35,7 +34,6 @@ from dualstylegan.models.library import FoundStyle
 from dualstylegan.runtime.devices import pick_device
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.stylizing.film_report import FilmReport
-from dualstylegan.stylizing.films import restyle_film
 from dualstylegan.stylizing.photos import AddStrip, PhotoLine, StyleTask
 from dualstylegan.stylizing.settings import FilmOptions, StylizerSettings
 from dualstylegan.stylizing.sheets import MOMENTS, STRIPS_PER_SHEET, Row, Sheets
@@ -203,6 +201,8 @@ def _of_page(path: Path) -> Event:
 def _restyle_film(
     task: StyleTask, styles: StyleSet, options: FilmOptions, no_face: str, add_strip: AddStrip | None
 ) -> Iterator[Event]:
+    from dualstylegan.stylizing.films import restyle_film  # with PyAV and scipy, which photos do without
+
     numbers = [number for number, wanted in enumerate(task.wanted) if wanted]
     outputs = [(task.outputs[number], styles.stylizers[number]) for number in numbers]
     said = 0
@@ -286,6 +286,8 @@ def _result_suffix(source: Source) -> str:
     if source.path.is_dir():
         return suffix
     if _is_film(source):
+        from dualstylegan.media.film.encode import CONTAINERS, film_suffix  # PyAV, which photos do without
+
         content = suffix_by_content(source.path) or suffix
         is_so = suffix.lower() in CONTAINERS or is_animated(source.path)
         wanted = film_suffix(source.path if is_so and suffix else Path(f"x{content}"))
@@ -309,6 +311,8 @@ def _check_formats(tasks: Sequence[StyleTask], film: FilmOptions) -> None:
                 continue
             checked.add(key)
             if task.is_film:
+                from dualstylegan.media.film.encode import check_encoding
+
                 check_encoding(path, film.codec, film.crf, film.preset, frames=is_frames)
             else:
                 check_format(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -263,3 +264,17 @@ def test_every_model_that_is_to_ship_is_described(name):
     words = model_cards.words_on(name)
     assert set(words) == {"about", "data", "bias", "not", "licence", "notice"}
     assert all(words.values())
+
+
+def test_a_photo_brings_in_nothing_that_it_does_not_need(tmp_path):
+    """Each of these takes longer to import than the photo to restyle."""
+    photo = ROOT / "tests" / "data" / "photos" / "congress_A000371.jpg"
+    script = (
+        "import sys\nfrom dsgcli.main import main\n"
+        f"status = main(['stylize', {str(photo)!r}, '-s', 'painting:7', '-o', {str(tmp_path / 'a.png')!r}])\n"
+        "heavy = ('torch._dynamo', 'sympy', 'scipy.optimize', 'kornia', 'accelerate', 'av', 'numba')\n"
+        "sys.exit(status or str([name for name in heavy if name in sys.modules]))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert run.stderr.splitlines()[-1] == "[]"
+    assert (tmp_path / "a.png").is_file()

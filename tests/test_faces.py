@@ -229,7 +229,12 @@ def test_an_unknown_detector_is_refused_with_the_nearest_name():
         make_detector("embeded")
 
 
-def test_a_server_without_libgl_still_finds_faces(monkeypatch):
+def test_a_server_without_libgl_still_finds_faces(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    for name in other_backend.WEIGHTS:
+        (tmp_path / "checkpoints" / f"{name}-0123456789.pth").touch()
+
     class NoLibGL:
         def find_spec(self, name, path=None, target=None):
             if name == "face_alignment":

@@ -15,9 +15,10 @@ from drawn_films import draw_film, drawn_frame, frames_of, packets_of, read_deep
 from PIL import Image, ImageCms, PngImagePlugin
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
+from dualstylegan.media.detect import is_film
 from dualstylegan.media.film import parts
 from dualstylegan.media.film.planes import planes_of
-from dualstylegan.media.film.video import FilmWriter, film_suffix, is_film, open_film
+from dualstylegan.media.film.video import FilmWriter, film_suffix, open_film
 from dualstylegan.runtime.files import is_temporary
 
 BOX = np.s_[30:60, 40:80]  # where the tests change a 160x90 frame

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -19,6 +18,8 @@ from dualstylegan.faces.face import Face, without_duplicates
 from dualstylegan.models.cache import is_offline
 
 INSTEAD = "Use --detector embedded."
+WEIGHTS = ("s3fd", "2DFAN4")  # in torch.hub's folder, each followed by the beginning of its hash
+SERVER = "www.adrianbulat.com"
 REACH_S = 3  # "auto" waits so long for the server before it takes the embedded networks
 
 
@@ -34,8 +35,8 @@ class FaceAlignmentDetector:
 
     def __init__(self, device: str | torch.device = "cpu", *, min_face: float | None = None, patient: bool = True):
         """`patient` waits for a slow server as long as it takes; else one that does not answer soon is an error."""
-        package = _import()
         _demand_weights(patient)
+        package = _import()
         self.min_face = min_face
         if str(device) == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -79,13 +80,12 @@ def _import() -> Any:
 
 
 def missing_weights() -> tuple[list[str], Path]:
-    """The addresses of the package's weights that are not here yet, and the folder where they would be."""
-    from face_alignment.api import models_urls
-    from face_alignment.detection.sfd.sfd_detector import models_urls as detector_urls
+    """Which of the package's weights are not here yet, and the folder where they would be.
 
-    urls = (detector_urls["s3fd"], models_urls["2DFAN-4"])
+    Told by how their files begin: to ask the package for whole names is to import numba, which takes seconds.
+    """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    return [url for url in urls if not (folder / Path(urlparse(url).path).name).is_file()], folder
+    return [name for name in WEIGHTS if not any(folder.glob(f"{name}-*"))], folder
 
 
 def _demand_weights(patient: bool) -> None:
@@ -93,10 +93,10 @@ def _demand_weights(patient: bool) -> None:
     missing, folder = missing_weights()
     if not missing:
         return
-    names = ", ".join(Path(urlparse(url).path).name for url in missing)
+    names = ", ".join(missing)
     if is_offline():
         raise OfflineError(f"face-alignment's weights ({names}) are not in {folder}, and this is offline. {INSTEAD}")
-    if not patient and not _answers(urlparse(missing[0]).hostname):
+    if not patient and not _answers(SERVER):
         raise DownloadError(f"face-alignment's weights ({names}) are not in {folder}, and their server is not reached.")
 
 

@@ -14,6 +14,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from dualstylegan.media.paths import kind_of
+
 ANIMATED_SUFFIXES = frozenset({".gif", ".png", ".apng", ".webp"})
 FRAME_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 FEWEST_FRAMES = 5
@@ -138,6 +140,15 @@ def _missing(found: Mapping[int, Path], most: int = 100_000) -> list[int]:
     if not found or max(found) - min(found) > len(found) + most:
         return [] if not found else [min(found) + 1]
     return [number for number in range(min(found), max(found)) if number not in found]
+
+
+def is_film(path: str | os.PathLike) -> bool:
+    """Whether a path is to be read as a film though nobody says so: by content, and by suffix where that tells nothing.
+    `video.open_film` takes any folder of numbered pictures."""
+    path = Path(path)
+    if path.is_dir():
+        return is_frames(path)
+    return kind_of(f"x{suffix_by_content(path) or path.suffix}") == "film" or is_animated(path)
 
 
 def is_frames(folder: str | os.PathLike) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dualstylegan.errors import BadFileError
 from dualstylegan.networks.dualstyle import DualStyleGAN
@@ -17,12 +18,25 @@ from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Generator
 
 Encoder = PSPEncoder | SmallEncoder | ResidualEncoder
+FILLING = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.mul_, torch.Tensor.__imul__)
 Network = TypeVar("Network", bound=nn.Module)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Inside, parameters get memory but no initial values. (The meta device would do, but whatever it computes, such as
+    a division, brings in torch's compiler and sympy: longer than a photo takes.)"""
+
+    def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if function is torch.randn:
+            function = torch.empty
+        elif function in FILLING:
+            return args[0]
+        return function(*args, **(kwargs or {}))
 
 
 def build(factory: Callable[[], Network], state: Mapping[str, Tensor], source: str = "this model") -> Network:
     """The network with these tensors. It is never filled with initial values first. Raises BadFileError."""
-    with torch.device("meta"):
+    with _Unfilled():
         network = factory()
     try:
         network.load_state_dict(state, assign=True)
@@ -50,7 +64,7 @@ def with_extrinsic(generator: Generator, state: Mapping[str, Tensor] | None) -> 
     """g, shared and not copied, with the extrinsic path `state`; None is a fresh one. Raises BadFileError."""
     if state is None:
         return DualStyleGAN(generator).eval()
-    with torch.device("meta"):
+    with _Unfilled():
         model = DualStyleGAN(generator)
     wanted = model.extrinsic_state()
     wrong = [key for key in wanted if key not in state or state[key].shape != wanted[key].shape]

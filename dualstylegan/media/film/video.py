@@ -25,13 +25,12 @@ import numpy as np
 
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.media import stills
-from dualstylegan.media.detect import is_animated, is_frames, suffix_by_content
+from dualstylegan.media.detect import is_animated
 from dualstylegan.media.film.container import ContainerWriter, stored_turn
 from dualstylegan.media.film.decode import ContainerFilm
 from dualstylegan.media.film.encode import CONTAINERS, check_encoding, choose, film_suffix
 from dualstylegan.media.film.film import Film, FilmFrame, FilmInfo, Still
 from dualstylegan.media.film.parts import Parts, part_settings
-from dualstylegan.media.paths import kind_of
 from dualstylegan.runtime.files import parts_of, whole_file
 
 __all__ = [
@@ -43,7 +42,6 @@ __all__ = [
     "check_encoding",
     "film_suffix",
     "forget_parts",
-    "is_film",
     "open_film",
 ]
 
@@ -67,15 +65,6 @@ def open_film(
     if is_animated(path):
         return stills.Animation(path, **given)
     return ContainerFilm(path, **given)
-
-
-def is_film(path: str | os.PathLike) -> bool:
-    """Whether a path is to be read as a film though nobody says so: by content, and by suffix where that tells nothing.
-    `open_film` takes any folder of numbered pictures."""
-    path = Path(path)
-    if path.is_dir():
-        return is_frames(path)
-    return kind_of(f"x{suffix_by_content(path) or path.suffix}") == "film" or is_animated(path)
 
 
 def forget_parts(path: str | os.PathLike) -> None:
