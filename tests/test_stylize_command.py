@@ -517,6 +517,7 @@ def test_styles_that_are_not_are_refused_by_a_dry_run_too(which, capsys):
 def drawn_film(path: str, form: str, codec: str = "libx264") -> None:
     import av
 
+    Path(path).parent.mkdir(exist_ok=True)
     with av.open(path, "w", format=form) as film:
         stream = film.add_stream(codec, rate=25, options={"preset": "ultrafast"} if codec == "libx264" else {})
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
@@ -555,6 +556,24 @@ def test_a_film_may_be_called_whatever_a_file_may(style, name):
     for film in (FilmOptions(), FilmOptions(resume=True)):
         assert by_kind(run(name, [f"{style}:1", f"{style}:2"], film=film)) == {"done": [name]}
     assert len(files("stylized")) == 2
+
+
+def test_frames_beside_their_film_are_not_overwritten(style):
+    drawn_film("clip.mp4", "mp4")
+    for number in range(1, 4):
+        save(f"clip/{number:06}.png")
+    before = {name: Path(name).read_bytes() for name in files(".")}
+    with pytest.raises(UsageError, match="dsg did not make it"):
+        run("clip.mp4", f"{style}:1", output="{stem}")
+    assert before == {name: Path(name).read_bytes() for name in files(".")}
+    shutil.rmtree("clip")
+    assert by_kind(again(lambda: run("clip.mp4", f"{style}:1", output="{stem}"))) == {"done": ["clip.mp4"]}
+
+
+def test_films_that_would_have_one_result_get_two(style):
+    drawn_film("in/t.mpg", "mpeg", "mpeg2video"), drawn_film("in/t.mkv", "matroska")
+    assert by_kind(run("in", f"{style}:1")) == {"done": ["t.mkv", "t.mpg"]}
+    assert files("stylized") == ["t.mkv", "t.mpg.mkv"]
 
 
 def test_a_picture_is_a_picture_whatever_it_is_called(style):

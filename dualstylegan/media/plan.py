@@ -274,9 +274,14 @@ class Plan:
                 raise UsageError(f"{path} would be overwritten, and dsg did not make it. Choose another -o.")
 
     def _is_anothers(self, path: Path) -> bool:
-        """Whether a path beside the sources holds what dsg has not made: a photo of the user's, though nobody named it.
-        (Elsewhere results are overwritten, as an output folder is dsg's.)"""
-        return self._places.of(path)[:-1] in self._folders and path.is_file() and not is_marked(path)
+        """Whether a path beside the sources holds what dsg has not made: a photo of the user's, or a folder of frames,
+        though nobody named it. (Elsewhere results are overwritten, as an output folder is dsg's.)"""
+        if self._places.of(path)[:-1] not in self._folders:
+            return False
+        if path.is_dir():
+            inside = [one for one in path.iterdir() if kind_of(one) == "picture"]
+            return bool(inside) and not any(map(is_marked, inside))
+        return path.is_file() and not is_marked(path)
 
 
 def refuse_anothers(path: Path, way_out: str = "Say with -o where the result goes.") -> None:
