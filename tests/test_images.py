@@ -18,9 +18,11 @@ from PIL.TiffImagePlugin import AppendingTiffWriter
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.media import tiff as tiff_module
+from dualstylegan.media.detect import is_animated
 from dualstylegan.media.exif import exif_of
+from dualstylegan.media.film.video import open_film
 from dualstylegan.media.images import Picture, as_picture, from_tensor, read_picture, to_tensor, write_picture
-from dualstylegan.media.paths import kind_of
+from dualstylegan.media.paths import is_complete, kind_of
 from dualstylegan.media.profiles import png_words, profile_of, transform
 from dualstylegan.media.tiff import read_pages, write_pages
 
@@ -613,6 +615,56 @@ def test_a_picture_cut_off_is_one_clear_line(tmp_path, suffix):
             read_picture(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def _damaged(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
+    """Cut, spliced with another file, with bits turned, bytes replaced or left out, or numbers made huge."""
+    out, at = bytearray(data), int(rng.integers(len(data)))
+    match int(rng.integers(6)):
+        case 0:
+            del out[at:]
+        case 1:
+            out[at:] = other[int(rng.integers(len(other))) :]
+        case 2:
+            for place in rng.integers(len(out), size=5):
+                out[place] ^= 1 << int(rng.integers(8))
+        case 3:
+            out[at : at + 50] = rng.bytes(50)
+        case 4:
+            del out[at : at + int(rng.integers(1, 200))]
+        case 5:
+            at %= 300
+            out[at : at + 4] = b"\xff\xff\xff\x7f"
+    return bytes(out)
+
+
+DAMAGED = {
+    "a.jpg": {}, "p.jpg": {"progressive": True}, "a.png": {}, "a.webp": {}, "l.webp": {"lossless": True}, "a.gif": {},
+    "a.bmp": {}, "a.tga": {}, "a.jp2": {}, "a.ppm": {}, "lzw.tif": {"compression": "tiff_lzw"}, "raw.tif": {},
+    "zip.tif": {"compression": "tiff_adobe_deflate"}, "jpeg.tif": {"compression": "jpeg"},
+    "bits.tif": {"compression": "packbits"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_no_damage_to_a_file_is_more_than_one_line(tmp_path, name, capfd):
+    frames = [Image.fromarray(draw_picture(40, 50, seed)) for seed in range(3)]
+    several = {"save_all": True, "append_images": frames[1:]} if name[-3:] in ("png", "gif", "ebp", "tif") else {}
+    frames[0].save(tmp_path / name, **DAMAGED[name], **several)
+    frames[1].save(tmp_path / f"other-{name}")
+    whole, other = (tmp_path / name).read_bytes(), (tmp_path / f"other-{name}").read_bytes()
+    rng, refused = np.random.default_rng(5), 0
+    for number in range(60):
+        (tmp_path / name).write_bytes(_damaged(whole, other, rng))
+        for read in (read_pages, lambda path: list(open_film(path)) if is_animated(path) else []):
+            try:
+                read(tmp_path / name)
+            except BadFileError as error:
+                refused += 1
+                assert str(tmp_path / name) in str(error) and "\n" not in str(error), number
+        is_complete(tmp_path / name)
+    assert refused
+    assert capfd.readouterr().err == ""
 
 
 def test_what_is_no_picture_is_said(tmp_path):

@@ -39,7 +39,9 @@ def suffix_by_content(path: str | os.PathLike) -> str | None:
         return {b"WEBP": ".webp", b"AVI ": ".avi"}.get(head[8:12])
     if head.startswith(b"\x1a\x45\xdf\xa3"):
         return ".webm" if b"webm" in head[:64] else ".mkv"
-    if any(len(head) > at + 376 and {head[at], head[at + step], head[at + 2 * step]} == {0x47} for at, step in _TS):
+    if any(
+        len(head) > at + 2 * step and {head[at], head[at + step], head[at + 2 * step]} == {0x47} for at, step in _TS
+    ):
         return ".ts"
     if head[4:8] in (b"moov", b"mdat", b"wide"):
         return ".mov"

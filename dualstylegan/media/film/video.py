@@ -25,6 +25,7 @@ import numpy as np
 
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.media import stills
+from dualstylegan.media.animations import Animation, AnimationWriter
 from dualstylegan.media.detect import is_animated
 from dualstylegan.media.film.container import ContainerWriter, stored_turn
 from dualstylegan.media.film.decode import ContainerFilm
@@ -63,7 +64,7 @@ def open_film(
     if path.is_dir():
         return stills.NumberedFrames(path, **given)
     if is_animated(path):
-        return stills.Animation(path, **given)
+        return Animation(path, **given)
     return ContainerFilm(path, **given)
 
 
@@ -141,7 +142,7 @@ class FilmWriter:
                 )
             elif not stills.is_folder(self.path, self._info):
                 temporary = stack.enter_context(whole_file(self.path))
-                self._sink = stills.AnimationWriter(self.path, temporary, self._info, self._size)
+                self._sink = AnimationWriter(self.path, temporary, self._info, self._size)
             else:
                 temporary = stack.enter_context(stills.frames_folder(self.path))
                 self._sink = stills.FramesWriter(self.path, temporary, self._info, self._size)
