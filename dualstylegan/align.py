@@ -24,6 +24,7 @@ from dualstylegan.media.paths import PassedOver, expand_inputs, is_complete
 from dualstylegan.media.plan import Destination, Plan
 from dualstylegan.media.tasks import Task
 from dualstylegan.runtime.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
+from dualstylegan.runtime.processes import Processes
 
 VERB = "align"
 SIZE = 1024  # FFHQ's own
@@ -60,26 +61,35 @@ def align_pictures(
     out = Destination.of(output, "faces")
     if out.folder is None:
         raise UsageError(f"-o {output}: align writes into a folder.")
-    passed_over = PassedOver()
-    sources = expand_inputs(inputs, exclude=out.folder, kinds=("picture",), passed_over=passed_over, is_ours=is_marked)
     known = read_faces_json(landmarks) if landmarks is not None else None
-    if known is not None:
-        check_known(known, [source for source in sources if not source.problem], landmarks)
     record = _Record(out.folder / "faces.json")
-    plan = Plan([source.path for source in sources], also=[landmarks])
-    plan.add(record.path, "the list of faces")
-    for crop in record.crops_of_others({source.relative.as_posix() for source in sources}):
-        plan.keep(out.folder / crop, "an earlier crop")
-    crops = [[None]] * len(sources) if not size else plan.results(out, sources, suffix=".png", even=True)
-    tasks = [_Photo(VERB, source, crop) for source, (crop,) in zip(sources, crops, strict=True)]
+    processes = Processes.launched(cpu=device == "cpu", verb=VERB)
+
+    def decide() -> tuple[Plan, list[_Photo], str | None]:
+        """What there is to do, decided once: while one process plans none is writing yet."""
+        passed_over = PassedOver()
+        sources = expand_inputs(
+            inputs, exclude=out.folder, kinds=("picture",), passed_over=passed_over, is_ours=is_marked
+        )
+        if known is not None:
+            check_known(known, [source for source in sources if not source.problem], landmarks)
+        plan = Plan([source.path for source in sources], also=[landmarks])
+        plan.add(record.path, "the list of faces")
+        for crop in record.crops_of_others({source.relative.as_posix() for source in sources}):
+            plan.keep(out.folder / crop, "an earlier crop")
+        crops = [[None]] * len(sources) if not size else plan.results(out, sources, suffix=".png", even=True)
+        tasks = [_Photo(VERB, source, crop) for source, (crop,) in zip(sources, crops, strict=True)]
+        return plan, tasks, passed_over.line()
+
+    plan, tasks, passed_over = processes.agree(decide)
     job = _Job(out.folder, size, record, plan)
     tally: Counter[str] = Counter()
 
     def work() -> Iterator[Event]:
-        if line := passed_over.line():
-            yield Event("note", VERB, message=line)
+        if passed_over and processes.is_main:
+            yield Event("note", VERB, message=passed_over)
         todo = []
-        for task in tasks:
+        for task in processes.share(tasks):
             if task.source.problem:
                 yield task.event("failed", task.source.complaint)
             elif skip_existing and job.has(task):
@@ -95,16 +105,20 @@ def align_pictures(
             finder = make_detector(detector, device, min_face=min_face) if isinstance(detector, str) else detector
             if line := fallback_note(finder):
                 yield Event("note", VERB, message=line)
-        try:
-            yield from _run(todo, job, finder, known, largest=faces == "largest")
-        finally:
-            job.record.save()  # after Ctrl-C too: what has been cut is known
+        yield from _run(todo, job, finder, known, largest=faces == "largest")
 
-    yield Event("plan", VERB, total=len(tasks))
-    for event in work():
-        tally[event.kind] += 1
-        tally["faces"] += event.data.get("faces", 0)
-        yield event
+    if processes.is_main:
+        yield Event("plan", VERB, total=len(tasks))
+    try:
+        for event in processes.gather(work, out.folder):
+            tally[event.kind] += 1
+            tally["faces"] += event.data.get("faces", 0)
+            record.take(event.data.pop("entries", []))
+            yield event
+    finally:
+        record.save()  # after Ctrl-C too: what has been cut is known
+    if not processes.is_main:
+        return
     counts = {kind: tally[kind] for kind in ("done", "skipped", "failed", "faces")}
     message = f"{tally['done']} done ({tally['faces']} faces), {tally['skipped']} skipped, {tally['failed']} failed"
     yield Event("summary", VERB, message=message, data=counts)
@@ -117,6 +131,7 @@ class _Photo(Task):
     crop: Path | None
     picture: Picture | None = None
     faces: list[Face] = field(default_factory=list)  # the largest first
+    entries: list[dict[str, Any]] = field(default_factory=list)  # what faces.json is to say of them
 
     @property
     def file(self) -> str:
@@ -141,14 +156,15 @@ class _Job:
         )
 
     def write(self, task: _Photo) -> list[Path]:
-        """Cut and write every face of a picture, then note them; returns the files."""
+        """Cut and write every face of a picture, note them and return the files."""
         crops = self.plan.numbered(task.crop, len(task.faces)) if self.size else []
         for face, crop in zip(task.faces, crops, strict=bool(self.size)):
             write_picture(crop, from_tensor(crop_face(task.picture.pixels, face.crop_from_photo, self.size)))
         names = [crop.relative_to(self.folder).as_posix() for crop in crops] or [None] * len(task.faces)
         size = self.size or None
         entries = zip(task.faces, names, strict=True)
-        self.record.set(task.file, [entry_of(task.file, face, name, size) for face, name in entries])
+        task.entries = [entry_of(task.file, face, name, size) for face, name in entries]
+        self.record.take(task.entries)
         return crops
 
 
@@ -172,9 +188,11 @@ class _Record:
             if file not in files:
                 yield from (entry["crop"] for entry in entries if isinstance(entry.get("crop"), str))
 
-    def set(self, file: str, entries: list[dict[str, Any]]) -> None:
-        self._of[file] = entries
-        self._changed = True
+    def take(self, entries: list[dict[str, Any]]) -> None:
+        """All that is to be said of one picture."""
+        if entries:
+            self._of[entries[0]["file"]] = entries
+            self._changed = True
 
     def save(self) -> None:
         if self._changed:
@@ -189,8 +207,12 @@ def _run(
     def finish(ended: Iterable[tuple[_Photo, list[Path] | Exception]]) -> Iterator[Event]:
         for task, outcome in ended:
             task.picture = None
-            failed = isinstance(outcome, Exception)
-            yield task.failed(outcome) if failed else task.event("done", outputs=outcome, faces=len(task.faces))
+            if isinstance(outcome, Exception):
+                yield task.failed(outcome)
+                continue
+            done = task.event("done", outputs=outcome, faces=len(task.faces))
+            done.data["entries"] = task.entries
+            yield done
 
     def find(batch: list[_Photo]) -> Iterator[Event]:
         for task, found in zip(batch, _faces(batch, finder, known), strict=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from dsgcli.main import main
+from dualstylegan import align
 from dualstylegan.align import align_pictures
 from dualstylegan.errors import BadFileError, UsageError
 from dualstylegan.faces.crop import crop_face
@@ -19,6 +22,7 @@ from dualstylegan.faces.faces_json import faces_of, read_faces_json
 from dualstylegan.faces.find import EmbeddedDetector
 from dualstylegan.media.images import from_tensor, read_picture
 from dualstylegan.media.paths import Source
+from dualstylegan.runtime.processes import Processes
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
 
@@ -147,6 +151,38 @@ def test_stopping_early_keeps_what_was_cut(photos, tmp_path, detector):
     events.close()  # as Ctrl-C does
     assert {entry["crop"] for entry in entries(out)} == {p.relative_to(out).as_posix() for p in out.rglob("*.png")}
     assert not list(out.rglob(".*"))
+
+
+def test_processes_share_the_pictures_and_one_list_tells_of_all(photos, tmp_path, detector, monkeypatch):
+    here = threading.local()
+
+    class InThreads(Processes):
+        launched = classmethod(lambda cls, **settings: cls(here.rank, 2))
+
+        def agree(self, decide):
+            decided = decide()
+            return "job" if isinstance(decided, str) else decided
+
+        def _meet(self) -> None:
+            pass
+
+    def run(rank: int) -> list:
+        here.rank = rank
+        return list(align_pictures([photos], output=tmp_path / "two", size=32, detector=detector))
+
+    monkeypatch.setattr(align, "Processes", InThreads)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(run, range(2))
+    assert second == []
+    assert kinds(first) == {"a.jpg": "done", "b.jpg": "done", "pair.png": "done", "blank.png": "skipped"}
+    assert first[-1].data == {"done": 3, "skipped": 1, "failed": 0, "faces": 4}
+    assert all(set(event.data) == {"faces", "outputs"} for event in first if event.kind == "done")
+
+    monkeypatch.undo()
+    list(align_pictures([photos], output=tmp_path / "alone", size=32, detector=detector))
+    assert entries(tmp_path / "two") == entries(tmp_path / "alone")
+    names = [sorted(path.name for path in (tmp_path / folder).rglob("*")) for folder in ("two", "alone")]
+    assert names[0] == names[1]
 
 
 def test_pictures_of_one_name_keep_their_extensions(photos, tmp_path, detector):

@@ -28,7 +28,7 @@ from dualstylegan.media.film import parts
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.runtime.stages import QUEUE_ITEMS, Line
 from dualstylegan.stylize import stylize_files
-from dualstylegan.stylizing import films, sheets
+from dualstylegan.stylizing import films, sheets, style_set
 from dualstylegan.stylizing import stylizer as stylizer_module
 from dualstylegan.stylizing.films import restyle_film
 from dualstylegan.stylizing.settings import FilmOptions
@@ -549,6 +549,15 @@ def test_launched_processes_share_films_and_photos_each_evenly(style, monkeypatc
         Image.fromarray(drawn_photo(WIDTH, HEIGHT, one_face(0))).save(f"in/{name}.png")
     todo = [Path(e.source).name for e in run("in", f"{style}:1", dry_run=True) if e.kind == "note"]
     assert todo == (["x.png", "a.mp4", "c.mp4"], ["y.png", "b.mp4", "d.mp4"])[rank]
+
+
+def test_who_is_who_is_told_by_one_network_a_job(style, monkeypatch):
+    made, real = [], style_set.FaceEmbedder
+    monkeypatch.setattr(style_set, "FaceEmbedder", lambda: made.append(True) or real())
+    for name in "ab":
+        face_film(f"in/{name}.mp4", 2)
+    events = run("in", f"{style}:1", EXACT)
+    assert [event.kind for event in events].count("done") == 2 and made == [True]
 
 
 # What is said

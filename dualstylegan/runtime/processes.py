@@ -68,11 +68,9 @@ class Processes:
 
     @property
     def device(self) -> torch.device:
-        import torch
+        from dualstylegan.runtime.devices import pick_device
 
-        if self._device == "auto":
-            self._device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        return torch.device(self._device)
+        return pick_device(self._device)
 
     @property
     def is_main(self) -> bool:

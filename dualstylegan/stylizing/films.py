@@ -27,7 +27,7 @@ from torch import Tensor
 
 from dualstylegan.errors import BadFileError
 from dualstylegan.faces.crop import crop_face
-from dualstylegan.faces.find import Detector, EmbeddedDetector, FaceEmbedder
+from dualstylegan.faces.find import Detector, EmbeddedDetector
 from dualstylegan.faces.smooth import CodeSmoother, PointSmoother
 from dualstylegan.faces.track import FaceTracker, FrameFaces, TrackedFace
 from dualstylegan.media.film.encode import CONTAINERS
@@ -177,7 +177,9 @@ class FilmLine:
     def find(self, frames: Iterator[FilmFrame]) -> Iterator[Moment]:
         """Who is where, steady."""
         tracker = FaceTracker(
-            film_detector(self.styles.first.detector), detect_every=self.options.detect_every, embedder=FaceEmbedder()
+            film_detector(self.styles.first.detector),
+            detect_every=self.options.detect_every,
+            embedder=self.styles.embedder,
         )
         only_one = self.options.crop or self.styles.first.settings.faces == "largest"
         largest = _Largest() if only_one else None
