@@ -448,6 +448,26 @@ def test_a_style_that_must_be_fetched_is_announced_first(tmp_path, monkeypatch):
     assert files("stylized") == ["a.png"]
 
 
+def test_every_verb_says_which_detector_stands_in(style, drawn_faces, monkeypatch):
+    from dualstylegan import align
+    from dualstylegan.recipe import Data
+    from dualstylegan.training import data
+
+    drawn_faces.note = "face-alignment is not installed."
+    for module in (align, data):
+        monkeypatch.setattr(module, "make_detector", lambda *args, **kwargs: drawn_faces)
+    for number in range(3):
+        save(f"in/{number}.png", drawn_photo(seed=number))
+    portraits = Data(folder="in", alignment="landmarks", min_images=1)
+    for events in (
+        run("in", f"{style}:1"),
+        list(align.align_pictures(["in"], size=32)),
+        list(data.prepare_portraits(portraits, Path("data"), 32)),
+    ):
+        lines = [event.message for event in events if event.kind == "note" and "embedded detector" in event.message]
+        assert lines == ["the embedded detector is used: face-alignment is not installed."]
+
+
 def test_one_warning_for_large_faces_however_many(style):
     for i in range(3):
         save(f"in/{i}.png", drawn_photo(640, 640, faces=((320, 320, 150),)))
