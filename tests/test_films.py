@@ -24,11 +24,12 @@ from dualstylegan import stylize as stylize_module
 from dualstylegan.choices import DETECT_EVERY, SMOOTH
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
+from dualstylegan.faces import find
 from dualstylegan.media.film import parts
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.runtime.stages import QUEUE_ITEMS, Line
 from dualstylegan.stylize import stylize_files
-from dualstylegan.stylizing import films, sheets, style_set
+from dualstylegan.stylizing import films, sheets
 from dualstylegan.stylizing import stylizer as stylizer_module
 from dualstylegan.stylizing.films import restyle_film
 from dualstylegan.stylizing.settings import FilmOptions
@@ -552,8 +553,9 @@ def test_launched_processes_share_films_and_photos_each_evenly(style, monkeypatc
 
 
 def test_who_is_who_is_told_by_one_network_a_job(style, monkeypatch):
-    made, real = [], style_set.FaceEmbedder
-    monkeypatch.setattr(style_set, "FaceEmbedder", lambda: made.append(True) or real())
+    made, real = [], find.FaceEmbedder
+    monkeypatch.setattr(find, "FaceEmbedder", lambda: made.append(True) or real())
+    find.face_embedder.cache_clear()
     for name in "ab":
         face_film(f"in/{name}.mp4", 2)
     events = run("in", f"{style}:1", EXACT)

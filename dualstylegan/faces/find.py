@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -114,6 +115,12 @@ class EmbeddedDetector:
 
     def _keep(self, faces: list[Face]) -> list[Face]:
         return without_duplicates([face for face in faces if face.width >= (self.min_face or 0)])
+
+
+@lru_cache(maxsize=1)
+def face_embedder() -> FaceEmbedder:
+    """One for all films of a job: it holds nothing but its network."""
+    return FaceEmbedder()
 
 
 class FaceEmbedder:

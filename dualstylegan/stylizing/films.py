@@ -27,7 +27,7 @@ from torch import Tensor
 
 from dualstylegan.errors import BadFileError
 from dualstylegan.faces.crop import crop_face
-from dualstylegan.faces.find import Detector, EmbeddedDetector
+from dualstylegan.faces.find import Detector, EmbeddedDetector, face_embedder
 from dualstylegan.faces.smooth import CodeSmoother, PointSmoother
 from dualstylegan.faces.track import FaceTracker, FrameFaces, TrackedFace
 from dualstylegan.media.film.encode import CONTAINERS
@@ -179,7 +179,7 @@ class FilmLine:
         tracker = FaceTracker(
             film_detector(self.styles.first.detector),
             detect_every=self.options.detect_every,
-            embedder=self.styles.embedder,
+            embedder=face_embedder(),
         )
         only_one = self.options.crop or self.styles.first.settings.faces == "largest"
         largest = _Largest() if only_one else None

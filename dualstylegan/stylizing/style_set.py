@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dualstylegan.faces.face import Face
-from dualstylegan.faces.find import FaceEmbedder
 from dualstylegan.models.library import FoundStyle, Library
 from dualstylegan.stylizing.settings import StylizerSettings
 from dualstylegan.stylizing.stylizer import Stylizer
@@ -22,11 +20,6 @@ from dualstylegan.stylizing.stylizer import Stylizer
 
 class StyleSet:
     """Stylizers that work on the same faces, which those of the first one are."""
-
-    @cached_property
-    def embedder(self) -> FaceEmbedder:
-        """Who is who in films: one for all of a job's."""
-        return FaceEmbedder()
 
     def __init__(self, stylizers: Sequence[Stylizer]):
         self.stylizers = list(stylizers)
