@@ -36,7 +36,7 @@ from dualstylegan.runtime.processes import Processes
 from dualstylegan.stylizing.film_report import FilmReport
 from dualstylegan.stylizing.photos import AddStrip, PhotoLine, StyleTask
 from dualstylegan.stylizing.settings import FilmOptions, StylizerSettings
-from dualstylegan.stylizing.sheets import MOMENTS, STRIPS_PER_SHEET, Row, Sheets
+from dualstylegan.stylizing.sheets import MOMENTS, STRIPS_PER_SHEET, Sheets
 from dualstylegan.stylizing.style_set import StyleSet
 from dualstylegan.stylizing.stylizer import Stylizer, chosen_for
 
@@ -105,11 +105,11 @@ def stylize_files(
 
     plan, tasks, lines = processes.agree(decide)
     pictures, films = _by_kind(tasks)
-    if known is not None:
+    if known is not None and landmarks is not None:
         check_known(known, [task.source for task in pictures if not task.source.problem], landmarks)
     _check_formats(tasks, film)
 
-    tally = Counter()
+    tally: Counter[str] = Counter()
 
     def work() -> Iterator[Event]:
         if processes.is_main:
@@ -141,21 +141,18 @@ def stylize_files(
         before = "source" if photos and films else "frame" if films else "photo"
         labels = [before, *(stylizer.title for stylizer in styles.stylizers)]
         sheets = Sheets(processes.own(Path(sheet)), labels) if sheet else None
-
-        def add_strip(name: str, row: Row) -> Iterator[Event]:
-            yield from map(_of_page, sheets.add(name, row))
-
-        line = PhotoLine(
+        add_strip = sheets.add if sheets else None
+        photo_line = PhotoLine(
             styles,
             portraits=plan.numbered if crop else None,
             no_face=no_face,
             known_faces=known,
-            add_strip=add_strip if sheets else None,
+            add_strip=add_strip,
         )
-        yield from line.run(photos)
+        yield from photo_line.run(photos)
         for task in films:
-            yield from _restyle_film(task, styles, film, no_face, add_strip if sheets else None)
-        yield from map(_of_page, sheets.close() if sheets else ())
+            yield from _restyle_film(task, styles, film, no_face, add_strip)
+        yield from sheets.close() if sheets else ()
 
     if processes.is_main:
         yield Event("plan", VERB, total=len(tasks), data={"styles": [str(style) for style in styles]})
@@ -192,10 +189,6 @@ def _fetch(styles: Sequence[FoundStyle | Stylizer], wplus: bool) -> Generator[Ev
             style = yield from library.fetch(style, wplus=wplus, terms=Terms(VERB))
         here.append(style)
     return here
-
-
-def _of_page(path: Path) -> Event:
-    return Event("note", VERB, output=str(path), message=f"Before and after: {path}")
 
 
 def _restyle_film(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dualstylegan.events import Event
 from dualstylegan.media.images import write_picture
 from dualstylegan.media.plan import page
 from dualstylegan.media.sheets import strip
@@ -20,7 +21,7 @@ Row = list[np.ndarray | None]  # before, then after in each style, small; None w
 
 
 class Sheets:
-    """Pages of STRIPS_PER_SHEET rows each: sheet.png, sheet-2.png, ... Adding and closing give the pages written."""
+    """Pages of STRIPS_PER_SHEET rows each: sheet.png, sheet-2.png, ... Adding and closing tell of pages written."""
 
     def __init__(self, path: Path, labels: Sequence[str]):
         """`labels` head the columns."""
@@ -28,20 +29,20 @@ class Sheets:
         self.rows: list[Row] = []
         self.names: list[str] = []
 
-    def add(self, name: str, row: Row) -> Iterator[Path]:
+    def add(self, name: str, row: Row) -> Iterator[Event]:
         self.rows.append(row)
         self.names.append(name)
         if len(self.rows) == STRIPS_PER_SHEET:
             yield from self.close()
 
-    def close(self) -> Iterator[Path]:
+    def close(self) -> Iterator[Event]:
         if not self.rows:
             return
         self.pages += 1
         path = page(self.path, self.pages)
         write_picture(path, strip(*self.rows, labels=self.labels, row_labels=self.names, height_px=STRIP_PX))
         self.rows, self.names = [], []
-        yield path
+        yield Event("note", "stylize", output=str(path), message=f"Before and after: {path}")
 
 
 class FilmStrips:

@@ -35,11 +35,13 @@ class StyleSet:
     @classmethod
     def open(cls, styles: Sequence[FoundStyle | Stylizer], settings: StylizerSettings) -> StyleSet:
         """Those found are loaded. They share the detector, a style's networks and a base's."""
-        models, stylizers = Library(), []
+        models = Library()
+        stylizers: list[Stylizer] = []
         for style in styles:
+            if stylizers:
+                settings = replace(settings, detector=stylizers[0].detector)
             if isinstance(style, FoundStyle):
-                shared = {"detector": stylizers[0].detector} if stylizers else {}
-                style = Stylizer(style, settings=replace(settings, **shared), models=models)
+                style = Stylizer(style, settings=settings, models=models)
             stylizers.append(style)
         return cls(stylizers)
 
