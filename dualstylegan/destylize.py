@@ -63,7 +63,7 @@ def destylize_by_recipe(recipe: Recipe, run: str | Path | None = None, *, cpu: b
 def _base_under(style: str) -> str | Path:
     """The base of a style, or the base itself."""
     try:
-        return library.obtain(style).base_folder
+        return library.obtain(style).base_folder or style
     except UsageError as no_style:
         try:
             find_model(style, "base")

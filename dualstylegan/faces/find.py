@@ -89,11 +89,11 @@ class EmbeddedDetector:
         landmarks = find_landmarks(
             self._landmarks,
             [pictures[owner] for owner in owners],
-            np.concatenate([faces.points for faces in found]),
-            np.concatenate([faces.boxes for faces in found]),
+            [points for faces in found for points in faces.points],
+            [box for faces in found for box in faces.boxes],
         )
         scores = np.concatenate([faces.scores for faces in found])
-        faces_of = [[] for _ in pictures]
+        faces_of: list[list[Face]] = [[] for _ in pictures]
         for owner, points, score in zip(owners, landmarks, scores, strict=True):
             try:
                 faces_of[owner].append(Face.from_points(points, score))

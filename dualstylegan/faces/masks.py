@@ -30,7 +30,7 @@ def draw_mask(kind: str, points: np.ndarray) -> np.ndarray:
     ImageDraw.Draw(canvas).polygon((outline * FINER * MASK_SIZE - 0.5).ravel().tolist(), fill=255)
     blurred = canvas.reduce(2 * FINER).filter(ImageFilter.GaussianBlur(FEATHER[kind] * MASK_SIZE / 2))
     mask = blurred.resize((MASK_SIZE, MASK_SIZE), Image.Resampling.BICUBIC)  # what is blurred needs half the pixels
-    return np.multiply(mask, _crop_edges(CROP_EDGE[kind]) / 255, dtype=np.float32)
+    return np.multiply(np.asarray(mask), _crop_edges(CROP_EDGE[kind]) / 255, dtype=np.float32)
 
 
 def face_outline(points: np.ndarray) -> np.ndarray:

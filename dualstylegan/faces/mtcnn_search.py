@@ -88,7 +88,10 @@ def _tilted(
     for start in range(0, max(1, base.size[long] - side), (LONGEST - 1) * side):
         box = [0, 0, *base.size]
         box[long], box[long + 2] = start, min(start + LONGEST * side, base.size[long])
-        piece = base.crop(tuple(box)).rotate(degrees, Image.Resampling.BILINEAR, expand=True, fillcolor=(128,) * 3)
+        left, top, right, bottom = box
+        piece = base.crop((left, top, right, bottom)).rotate(
+            degrees, Image.Resampling.BILINEAR, expand=True, fillcolor=(128,) * 3
+        )
         seen = _cascade(nets, piece, min_face, thresholds)
         middle, turned = (np.array(box[:2]) + box[2:]) / 2, np.array(piece.size) / 2
         found.append(seen.moved(back, middle - turned @ back.T))
@@ -103,7 +106,7 @@ def resized(picture: Image.Image, scale: float) -> Image.Image:
     """The picture times `scale`, each pixel the weighted mean of what it covers."""
     if scale == 1:
         return picture
-    size = tuple(max(1, round(side * scale)) for side in picture.size)
+    size = [max(1, round(side * scale)) for side in picture.size]
     return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
@@ -111,7 +114,7 @@ def _propose(nets: MTCNN, base: Image.Image, min_face: float, threshold: float) 
     all_boxes, all_scores = [np.zeros((0, 4))], [np.zeros(0)]
     scale, level = PROPOSAL_SIZE / min_face, base
     while min(base.size) * scale >= PROPOSAL_SIZE:
-        size = tuple(max(PROPOSAL_SIZE, round(side * scale)) for side in base.size)
+        size = [max(PROPOSAL_SIZE, round(side * scale)) for side in base.size]
         level = level.resize(size, Image.Resampling.BILINEAR)
         probability, offsets = _proposals(nets, np.asarray(level))
         rows, columns = np.nonzero(probability >= threshold)

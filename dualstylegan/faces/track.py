@@ -168,7 +168,7 @@ class FaceTracker:
         """Moves the track to this frame: by its pixels where they are still seen, else as it was going."""
         moved = self._motion_of(track, grey) if track.is_seen else None
         points = None if moved is None else self._landmarks_of(track, grey.frame, moved)
-        if points is None:
+        if points is None or moved is None:
             track.lose()
         else:
             track.move(points, moved)
@@ -177,7 +177,7 @@ class FaceTracker:
         if self._before is None or self._before.frame.shape != grey.frame.shape:
             return None
         guesses = [track.velocity, np.eye(3)]
-        if np.array_equal(*guesses):
+        if np.array_equal(guesses[0], guesses[1]):
             guesses.pop()
         for guess in guesses:
             motion = face_motion(self._before, grey, track.face.crop_from_photo, guess)

@@ -148,7 +148,7 @@ def _geometry(chance: _Chance, size: int) -> Tensor:
 def _warp(images: Tensor, matrix: Tensor, mode: str = "bilinear") -> Tensor:
     from kornia.geometry.transform import warp_affine
 
-    size = tuple(images.shape[-2:])
+    size = (images.shape[-2], images.shape[-1])
     matrix = matrix[:, :2].to(images.device)
     warped = warp_affine(images, matrix, size, mode=mode, padding_mode="reflection", align_corners=False)
     return warped.contiguous(memory_format=torch.channels_last)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dualstylegan.models.base import Base
+from dualstylegan.models.build import Encoder
 from dualstylegan.models.priors import GaussianPrior
 from dualstylegan.training.portraits import resized
 
 
-def encode(encoder: nn.Module, images: Tensor) -> Tensor:
+def encode(encoder: Encoder, images: Tensor) -> Tensor:
     """Codes (B, rows, dim) of faces (B, 3, S, S) of any size, clamped to [-1, 1] as a picture would be."""
     return encoder(resized(images.clamp(-1, 1), encoder.input_size))
 

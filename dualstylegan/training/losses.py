@@ -8,6 +8,7 @@ Everything is unweighted: weights belong to recipes, intervals to loops.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -50,20 +51,22 @@ def perceptual_loss(
     features: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Mapping[str, float]
 ) -> Tensor:
     """L_perc: weighted L1 distance of features, averaged within a layer (Johnson et al. 2016). (B,)"""
-    return sum(
+    each = (
         weight * (features[layer].float() - targets[layer].float()).abs().mean(dim=(1, 2, 3))
         for layer, weight in weights.items()
     )
+    return cast(Tensor, sum(each))
 
 
 def feature_matching_loss(
     features: Mapping[str, Tensor], targets: Mapping[str, Tensor], layers: Sequence[str] = ("relu2_1", "relu3_1")
 ) -> Tensor:
     """L_FM: squared distance of channel means, averaged within a layer, summed over layers. (B,)"""
-    return sum(
+    each = (
         (features[layer].float().mean(dim=(2, 3)) - targets[layer].float().mean(dim=(2, 3))).square().mean(dim=1)
         for layer in layers
     )
+    return cast(Tensor, sum(each))
 
 
 def contextual_loss(x: Tensor, y: Tensor, h: float = 0.2, *, center: str = "batch") -> Tensor:

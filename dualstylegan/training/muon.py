@@ -24,26 +24,27 @@ class Muon(torch.optim.Adam):
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.9):
-        weights, others = [], []
+        weights: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for parameter in parameters:
             (weights if parameter.ndim >= 2 and min(_as_matrix(parameter).shape) >= 8 else others).append(parameter)
         groups = [{"params": weights, "orthogonal": True, "lr": lr * FASTER}, {"params": others, "orthogonal": False}]
         super().__init__([group for group in groups if group["params"]], lr, betas=(momentum, 0.99), fused=True)
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         if closure is not None:
             raise NotImplementedError("This optimiser takes no closure.")
         for group in self.param_groups:
             if group["orthogonal"]:
                 for parameter in group["params"]:
                     if parameter.grad is not None:
-                        self._step_weight(parameter, group["lr"], group["betas"][0])
+                        self._step_weight(parameter, parameter.grad.float(), group["lr"], group["betas"][0])
                         parameter.grad = None  # Adam passes it over
         super().step()
 
-    def _step_weight(self, weight: nn.Parameter, lr: float, momentum: float) -> None:
-        state, gradient = self.state[weight], weight.grad.float()
+    def _step_weight(self, weight: nn.Parameter, gradient: Tensor, lr: float, momentum: float) -> None:
+        state = self.state[weight]
         if not state:
             state["step"] = torch.zeros(())  # Adam looks for it when it loads a state
             state["momentum"] = torch.zeros_like(gradient)
