@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,11 @@ from conftest import draw_picture
 from PIL import Image
 from tiny_style import DrawnFaces, drawn_photo
 
-from dualstylegan.errors import BadFileError, TrainingError
+from dualstylegan.errors import BadFileError, DualStyleGANError, TrainingError
 from dualstylegan.faces.face import Face, mouth_opening
 from dualstylegan.faces.faces_json import entry_of, write_entries
 from dualstylegan.recipe import Data, Template, load_recipe
+from dualstylegan.runtime import files
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.train import train
 from dualstylegan.training.data import (
@@ -124,6 +126,21 @@ def test_unreadable_portraits_are_left_out_with_their_reason(folder, tmp_path):
         str(folder / name) for name in ("broken.png", "wide.png")
     ]
     assert read_prepared(tmp_path / "run") == prepared
+
+
+def test_one_portrait_that_cannot_be_written_is_left_out_and_a_full_disk_ends_the_run(folder, tmp_path, monkeypatch):
+    (name, other) = sorted(list_portraits(aligned(folder)))[:2]
+    crop_path(tmp_path / "run", name).mkdir(parents=True)  # in its place
+    _, prepared = prepare(aligned(folder), tmp_path / "run")
+    assert list(prepared.left_out) == [name] and "Cannot write" in prepared.left_out[name]
+    assert prepared.training[0].name == other
+
+    def refuse(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", refuse)
+    with pytest.raises(DualStyleGANError, match="No space left"):
+        prepare(aligned(folder), tmp_path / "full")
 
 
 def test_faceless_portraits_are_left_out_and_the_larger_of_two_faces_is_taken(tmp_path, monkeypatch):

@@ -86,6 +86,12 @@ def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def is_about_room(error: DualStyleGANError) -> bool:
+    """Whether nothing at all can be written any more, or this one file only."""
+    full = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in full
+
+
 def parts_of(path: Path) -> Path:
     """Where what has come of `path` so far is kept, for a later run to go on from. A name too long is shortened."""
     name = f"{PARTS}{path.name}"

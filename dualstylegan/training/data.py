@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -32,7 +33,7 @@ from dualstylegan.faces.find import Detector, fallback_note, make_detector
 from dualstylegan.media.images import Picture, from_tensor, read_picture
 from dualstylegan.media.paths import Source, expand_inputs
 from dualstylegan.recipe import Data, Template
-from dualstylegan.runtime.files import at_home, json_text, whole_file
+from dualstylegan.runtime.files import at_home, is_about_room, json_text, whole_file
 from dualstylegan.runtime.interrupts import uninterrupted
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.portraits import Portrait, load_portrait
@@ -91,7 +92,8 @@ def prepare_portraits(
             yield Event("note", verb, stage="data", message=line)
         for count, (job, reason) in enumerate(zip(part, reasons, strict=True), start + 1):
             if reason is not None:
-                job.crop.unlink(missing_ok=True)
+                with suppress(OSError):
+                    job.crop.unlink()
                 left_out[job.name] = reason
                 yield Event(
                     "skipped", verb, str(job.source), message=reason, stage="data", current=count, total=len(jobs)
@@ -279,7 +281,9 @@ class _Aligner:
             job = jobs[place]
             try:
                 _write_crop(job.crop, *self._crop(job, picture, faces), mark)
-            except (BadFileError, NoFaceError, UsageError) as error:
+            except DualStyleGANError as error:
+                if is_about_room(error):  # the next one would fare no better
+                    raise
                 reasons[place] = str(error)
         return reasons
 
