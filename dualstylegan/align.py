@@ -116,7 +116,8 @@ def align_pictures(
             record.take(event.data.pop("entries", []))
             yield event
     finally:
-        record.save()  # after Ctrl-C too: what has been cut is known
+        if processes.is_main:  # who is told of all; another's list would take its place
+            record.save()  # after Ctrl-C too: what has been cut is known
     if not processes.is_main:
         return
     counts = {kind: tally[kind] for kind in ("done", "skipped", "failed", "faces")}
