@@ -13,7 +13,6 @@ import threading
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from threading import Thread
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -72,12 +71,3 @@ def result_of(future: Future[Result]) -> Result:
     wait_for_any([future])
     with uninterrupted():
         return future.result()
-
-
-def join(thread: Thread) -> None:
-    """`thread.join()`, likewise."""
-    alive = True
-    while alive:
-        with uninterrupted():
-            thread.join(POLL_S)
-            alive = thread.is_alive()

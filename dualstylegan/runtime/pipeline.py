@@ -6,15 +6,13 @@ what has, so no thread outlives its job and nothing is cut in the middle.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
-from dualstylegan.runtime.cores import use_cores
 from dualstylegan.runtime.interrupts import result_of, uninterrupted, wait_for_any
+from dualstylegan.runtime.threads import working_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,7 +38,7 @@ def read_ahead(
             return sum(nbytes(f.result()) for _, f in waiting if f.done() and not f.exception())
 
     waiting: deque[tuple[Item, Future[Result]]] = deque()
-    with _workers(threads, "read") as pool:
+    with working_threads(threads, "read") as pool:
         for item in items:
             while waiting and (len(waiting) >= 2 * threads or held_bytes() > budget_bytes):
                 yield _outcome(*waiting.popleft())
@@ -60,7 +58,7 @@ class WriteBehind(Generic[Item, Result]):
         self._budget_bytes = budget_bytes
         self._running: dict[Future[Result], tuple[Item, int]] = {}
         self._finished: list[tuple[Item, Result | Exception]] = []
-        self._context = _workers(threads, "write")
+        self._context = working_threads(threads, "write")
 
     def __enter__(self) -> WriteBehind[Item, Result]:
         self._pool = self._context.__enter__()
@@ -98,32 +96,6 @@ class WriteBehind(Generic[Item, Result]):
         for future in ended:
             item, _ = self._running.pop(future)
             self._finished.append(_outcome(item, future))
-
-
-@contextmanager
-def _workers(threads: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """Threads in which torch computes on one core each: there are several, and the main thread needs the rest."""
-    import torch
-
-    everyone = threading.Barrier(threads + 1)
-
-    def begin() -> None:
-        use_cores(1)
-        everyone.wait()
-
-    # Every worker begins now, and this thread's own number is put back before anything else runs.
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix=f"dsg-{name}")
-    try:
-        with uninterrupted():
-            for _ in range(threads):
-                pool.submit(begin)
-            everyone.wait()
-            torch.set_num_threads(before)
-        yield pool
-    finally:
-        with uninterrupted():  # what has begun is one file, read or written
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _outcome(item: Item, future: Future[Result]) -> tuple[Item, Result | Exception]:

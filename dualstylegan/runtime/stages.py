@@ -15,10 +15,11 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
-from dualstylegan.runtime.cores import use_cores
-from dualstylegan.runtime.interrupts import POLL_S, join, uninterrupted
+from dualstylegan.runtime.interrupts import POLL_S, uninterrupted, wait_for_any
+from dualstylegan.runtime.threads import start_threads
 
 Item = TypeVar("Item")
 
@@ -32,7 +33,8 @@ class Line:
     def __init__(self):
         self.cpu_s: Counter[str] = Counter()
         self._channels: list[Channel] = []
-        self._threads: list[threading.Thread] = []
+        self._stages: list[tuple[ThreadPoolExecutor, Future[None]]] = []
+        self._threads: set[threading.Thread] = set()
         self._error: BaseException | None = None
 
     def __enter__(self) -> Line:
@@ -41,8 +43,8 @@ class Line:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         with uninterrupted():  # a second Ctrl-C would close files that stages still work on
             self._stop()
-            for thread in self._threads:
-                thread.join()
+            for pool, _ in self._stages:
+                pool.shutdown()
         # A stage may fail after the last item was handed over; and a failure makes others of its own elsewhere.
         if self._error and (kind is None or kind is _Stopped):
             raise self._error
@@ -73,13 +75,9 @@ class Line:
 
     def run(self, work: Callable[[], None], name: str, *, cores: int = 1) -> None:
         """Do `work` in a thread of its own."""
-        import torch
-
-        began = threading.Event()
 
         def body() -> None:
-            use_cores(cores)
-            began.set()
+            self._threads.add(threading.current_thread())
             try:
                 work()
             except _Stopped:
@@ -91,12 +89,8 @@ class Line:
                 self.cpu_s[name] += time.thread_time()
 
         with uninterrupted():
-            before = torch.get_num_threads()
-            thread = threading.Thread(target=body, name=f"dsg-{name}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
-            began.wait()
-            torch.set_num_threads(before)
+            pool = start_threads(1, name, cores=cores)
+            self._stages.append((pool, pool.submit(body)))
 
     def put(self, channel: Channel[Item], item: Item) -> None:
         """`channel.put` for the thread that owns the line: where a stage has failed, its error is raised."""
@@ -107,8 +101,8 @@ class Line:
 
     def wait(self) -> None:
         """Wait until every stage has come to its end; raises the error of one that failed."""
-        for thread in self._threads:
-            join(thread)
+        for _, work in self._stages:
+            wait_for_any([work])
         if self._error:
             raise self._error
 

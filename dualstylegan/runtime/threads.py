@@ -1,17 +1,17 @@
-"""Small networks run on threads of their own, each on one core: shared out among several cores they get slower."""
+"""Threads, and the cores torch computes on in each: small networks shared out among several cores get slower."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeVar
 
 import torch
 
-from dualstylegan.runtime.cores import use_cores
 from dualstylegan.runtime.interrupts import result_of, uninterrupted
 
 Item = TypeVar("Item")
@@ -40,18 +40,39 @@ def each_on_one_core(function: Callable[[Item], Result], items: Iterable[Item]) 
 
 @lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:
-    """One pool a process: threads do not survive a fork. All its threads begin at once: use_cores says why."""
-    count = max(1, min(MOST_THREADS, os.cpu_count() or 1))
-    ready = threading.Barrier(count + 1)
+    """One pool a process: threads do not survive a fork."""
+    return start_threads(max(1, min(MOST_THREADS, os.cpu_count() or 1)), "faces")
+
+
+@contextmanager
+def working_threads(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """`start_threads`, ended with the block: what has not begun is cancelled, what has is waited for."""
+    pool = start_threads(count, name)
+    try:
+        yield pool
+    finally:
+        with uninterrupted():
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def start_threads(count: int, name: str, *, cores: int = 1) -> ThreadPoolExecutor:
+    """Threads `dsg-NAME` in each of which torch computes on `cores`, whatever others use, now and later.
+
+    A thread takes over the number that was set last, wherever that was, when torch first needs it there. So every
+    thread sets its own before anything else, and this one's is put back once all have.
+    """
+    everyone = threading.Barrier(count + 1)
 
     def begin() -> None:
-        use_cores(1)
-        ready.wait()
+        torch.get_num_threads()  # asked for here, it cannot be taken over later on and undo what is set now
+        torch.set_num_threads(cores)
+        everyone.wait()
 
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, thread_name_prefix="dsg-faces", initializer=begin)
-    for _ in range(count):
-        pool.submit(lambda: None)
-    ready.wait()
-    torch.set_num_threads(before)
+    pool = ThreadPoolExecutor(count, thread_name_prefix=f"dsg-{name}")
+    with uninterrupted():
+        for _ in range(count):
+            pool.submit(begin)
+        everyone.wait()
+        torch.set_num_threads(before)
     return pool

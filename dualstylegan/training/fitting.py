@@ -13,7 +13,6 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,10 +21,10 @@ from torch import Tensor
 
 from dualstylegan.errors import TrainingError
 from dualstylegan.events import Event
-from dualstylegan.runtime.cores import use_cores
 from dualstylegan.runtime.devices import is_out_of_memory
 from dualstylegan.runtime.interrupts import uninterrupted
 from dualstylegan.runtime.processes import Processes
+from dualstylegan.runtime.threads import working_threads
 from dualstylegan.training.results import PortraitResults
 
 MOST_ROWS = 16  # on a device; more hardly go faster, and a kill costs more
@@ -173,11 +172,8 @@ def one_per_thread(
     threads = started = min(threads, len(rows))
     reports: queue.SimpleQueue[Report | BaseException | None] = queue.SimpleQueue()
     over = threading.Event()
-    began = threading.Barrier(threads + 1)
 
     def run() -> None:
-        use_cores(1)
-        began.wait()
         try:
             while not over.is_set():
                 try:
@@ -199,15 +195,11 @@ def one_per_thread(
         finally:
             reports.put(None)
 
-    # All begin before this thread's own number is put back: use_cores says why.
-    before = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, thread_name_prefix="dsg-fit") as pool:
+    with working_threads(threads, "fit") as pool:
         try:
             with uninterrupted():
                 for _ in range(threads):
                     pool.submit(run)
-                began.wait()
-                torch.set_num_threads(before)
             while threads:
                 report = reports.get()
                 if isinstance(report, BaseException):
