@@ -160,6 +160,7 @@ class BasePhase:
     random: Share = 0.0  # share of the batch drawn from the intrinsic prior
     jitter: Annotated[float, Field(ge=0, le=0.2)] = 0.0  # how far photos are turned (radians), scaled and moved
     discriminator_lr: Rate = 0.002
+    parts: Weight = 0.0  # adversarial, of critics of the eyes, both together, and of the mouth
     face: Weight = 0.0  # how much more L1 counts in the face, and once more at eyes and mouth
     passes: Whole = 0  # of the encoder in this phase; 0 = base.passes
     first_pass: Weight = 0.0  # L1 of what an encoder of several passes sees of its own work
@@ -310,6 +311,7 @@ class Recipe:
     base_model: str = ""  # what it starts from: a zoo name, a bundle or a run folder; kind base makes one
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     precision: Annotated[Precision, BeforeValidator(spell_precision)] = "auto"
+    compile: Literal["off", "auto"] = "off"  # auto: a base's networks, where there is a compiler
     log_every: Count = 10
     grid_every: Count = 200
     checkpoint_every: Count = 100

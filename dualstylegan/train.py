@@ -27,8 +27,10 @@ from dualstylegan.models.priors import CodePrior, GaussianPrior, Prior
 from dualstylegan.models.stage_two import StageTwo, moments_by_name
 from dualstylegan.models.style import Style, save_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
+from dualstylegan.networks.part_critics import PartCritics
 from dualstylegan.networks.stylegan2 import Discriminator
-from dualstylegan.recipe import Adversarial, Recipe, dump_recipe, resolve_batch
+from dualstylegan.recipe import Adversarial, BasePhase, Recipe, dump_recipe, resolve_batch
+from dualstylegan.runtime.compiling import faster
 from dualstylegan.runtime.files import sweep
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
@@ -218,6 +220,7 @@ class Training:
 
     def train_base(self) -> Iterator[Event]:
         settings, images = self.recipe.base, 0
+        compiling, notes = self.recipe.compile == "auto", []
         for index, phase in enumerate(settings.phases):
             name = f"base{index + 1}"
             before = self.folder.snapshot(f"base{index}") if index else None
@@ -228,6 +231,7 @@ class Training:
             if discriminator is not None:
                 adversary = Adversary.of(discriminator, settings, phase.discriminator_lr, self.processes)
             px = drawn_px(settings, phase, encoder)
+            critics = self._part_critics(phase, before) if phase.parts else None
             stage = BaseStage(
                 name,
                 phase,
@@ -241,12 +245,26 @@ class Training:
                 share=share,
                 processes=self.processes,
                 images_before=images,
+                critics=critics,
+                **({"faster": lambda function: faster(function, notes.append)} if compiling else {}),
             )
-            yield from self._train(stage)
+            for event in self._train(stage):
+                while notes:
+                    yield Event("note", "train", stage=name, message=notes.pop(0))
+                yield event
             self.processes.wait_for_all(name)
             images += phase.steps * phase.batch
         if self.processes.is_main:
             save_base(self.folder.base, self._trained_base())
+
+    def _part_critics(self, phase: BasePhase, before: dict[str, Any] | None) -> Adversary:
+        """Critics of eyes and mouths, as the phase before has left them where it had any. Their photos are jittered,
+        which must do for an augmentation: it moves parts out of their places."""
+        network, settings = PartCritics(), self.recipe.base
+        if before and before.get("critics"):
+            network.load_state_dict(before["critics"]["network"])
+        network.to(self.processes.device)
+        return Adversary(network, lr=phase.discriminator_lr, r1=settings.r1, r1_every=settings.r1_every, name="parts")
 
     def _trained_base(self) -> Base:
         """The averaged networks of the last phase, and the photos' codes as the prior."""

@@ -273,11 +273,11 @@ def group_deviation(x: Tensor, group: int = 4) -> Tensor:
 class Discriminator(nn.Module):
     """StyleGAN2's residual discriminator. Under `torch.autocast` its feature maps take the autocast dtype."""
 
-    def __init__(self, size: int, *, channels: Mapping[int, int] | None = None):
+    def __init__(self, size: int, *, channels: Mapping[int, int] | None = None, colors: int = 3):
         super().__init__()
         self.size = size
         self.channels = channel_table(size, channels)
-        self.from_rgb = EqualConv(3, self.channels[size], 1, activate=True)
+        self.from_rgb = EqualConv(colors, self.channels[size], 1, activate=True)
         self.blocks = nn.ModuleList(
             ResidualBlock(self.channels[resolution], self.channels[resolution // 2])
             for resolution in reversed(self.channels)
@@ -289,7 +289,7 @@ class Discriminator(nn.Module):
         self.logit = EqualLinear(width, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, size, size) in [-1, 1] to logits (B, 1), positive for real."""
+        """Images (B, colors, size, size) in [-1, 1] to logits (B, 1), positive for real."""
         dtype = feature_dtype(self.logit.weight)
         with without_autocast(self.logit.weight):
             x = self.from_rgb(images.to(dtype, memory_format=torch.channels_last))

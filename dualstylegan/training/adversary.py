@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dualstylegan.networks.stylegan2 import Discriminator
 from dualstylegan.recipe import Discriminating
@@ -19,18 +19,21 @@ from dualstylegan.training.losses import discriminator_loss, generator_loss, r1_
 class Adversary:
     """D, its optimiser and its adaptive augmentation.
 
-    `r1` is the factor of the gradient penalty, applied every `r1_every` steps with `r1_every` times the weight.
+    `r1` is the factor of the gradient penalty, applied every `r1_every` steps with `r1_every` times the weight. `name`
+    tells a second one from the first in logs and checkpoints.
     """
 
     def __init__(
         self,
-        network: Discriminator,
+        network: nn.Module,
         *,
         lr: float,
         r1: float,
         r1_every: int,
         augment: AdaptiveAugmentation | None = None,
+        name: str = "",
     ):
+        self.name = f"{name}_" if name else ""
         self.network = network.requires_grad_(False)
         self.r1, self.r1_every, self.augment = r1, r1_every, augment
         self.optimizer = adam(list(network.parameters()), lr, r1_every if r1 else None)
@@ -70,16 +73,16 @@ class Adversary:
             real_logits = self.judge(batch["real"])
             if self.augment:
                 self.augment.observe(real_logits)
-            return {"discriminator": discriminator_loss(real_logits, self.judge(fakes))}
+            return {f"{self.name}discriminator": discriminator_loss(real_logits, self.judge(fakes))}
 
         def penalize(batch: Batch) -> dict[str, Tensor]:
             # What D sees is what it is smooth in: the augmentation, which does not differentiate twice, stays outside.
             seen = self.see(batch["real"]).detach().requires_grad_(True)
-            return {"r1": self.r1 * self.r1_every * r1_penalty(self.network(seen), seen)}
+            return {f"{self.name}r1": self.r1 * self.r1_every * r1_penalty(self.network(seen), seen)}
 
-        phases = [Phase("discriminator", 1, self.optimizer, draw, tell_apart)]
+        phases = [Phase(f"{self.name}discriminator", 1, self.optimizer, draw, tell_apart)]
         if self.r1:
-            phases.append(Phase("r1", self.r1_every, self.optimizer, draw, penalize, mixed=False))
+            phases.append(Phase(f"{self.name}r1", self.r1_every, self.optimizer, draw, penalize, mixed=False))
         return phases
 
     def after(self) -> dict[str, float]:

@@ -8,7 +8,7 @@ paper's, which takes a trained StyleGAN2 and encoder ready-made.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from dualstylegan.training.augment import jitter
 from dualstylegan.training.data import Portraits
 from dualstylegan.training.ema import decay_for
 from dualstylegan.training.intrinsic import cross, encode
-from dualstylegan.training.loop import Batch
+from dualstylegan.training.loop import Batch, Phase
 from dualstylegan.training.losses import identity_loss, perceptual_loss
 from dualstylegan.training.muon import Muon
 from dualstylegan.training.perception import Perception
@@ -67,8 +67,11 @@ class BaseStage(AdversarialStage):
         share: tuple[int, int],
         processes: Processes,
         images_before: int = 0,
+        critics: Adversary | None = None,
+        faster: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
     ):
-        """`shown` are photos for the grids, of people it is not trained on where there are any."""
+        """`shown` are photos for the grids, of people it is not trained on where there are any. `critics` look at
+        eyes and mouths, where the phase asks for them. `faster` may compile what trains."""
         self.phase, self.settings, self.generator, self.encoder = phase, settings, generator, encoder
         self.photos, self.shown, self.perception, self.images_before = photos, shown, perception, images_before
 
@@ -86,11 +89,21 @@ class BaseStage(AdversarialStage):
             processes=processes,
         )
         self.kept["photos"] = photos
+        self.critics = critics
+        if critics:
+            self.kept["critics"] = critics
+        # without gradients other shapes come, rarely: compiling for them would cost more than it saves
+        self._fast_faces = faster(generator.forward)
+        self._fast_passes = faster(encoder.all_passes) if isinstance(encoder, ResidualEncoder) else None
         if isinstance(encoder, ResidualEncoder):
             encoder.passes = phase.passes or settings.passes
         # an encoder of several passes sees photos as they are from the start; the other one, as large as is drawn
         self.seen_px = max(phase.size, encoder.input_size) if settings.passes > 1 else phase.size
         self.attention = attention(phase.size, phase.face).to(shown.device) if phase.face else None
+
+    @property
+    def phases(self) -> list[Phase]:
+        return (self.critics.phases(self.draw, self.render) if self.critics else []) + super().phases
 
     def draw(self, step: int) -> Batch:
         photos = jitter(self.photos.next(self.per_process), self.phase.jitter, self.seen_px)
@@ -103,11 +116,17 @@ class BaseStage(AdversarialStage):
     def _looks(self, photos: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Codes, and what the encoder saw of its own work on the way."""
         rows, photos = self.generator.rows, resized(photos, self.encoder.input_size)
-        if isinstance(self.encoder, ResidualEncoder):
-            codes, seen = self.encoder.all_passes(photos, rows=range(rows))
+        if self._fast_passes and isinstance(self.encoder, ResidualEncoder):
+            look = self._fast_passes if torch.is_grad_enabled() else self.encoder.all_passes
+            codes, seen = look(photos, rows=range(rows))
         else:
             codes, seen = self.encoder(photos, rows=range(rows)), []
         return codes[:, :rows], seen
+
+    def _faces(self, codes: Tensor) -> Tensor:
+        """Faces of codes, with noise of their own."""
+        draw = self._fast_faces if torch.is_grad_enabled() else self.generator
+        return draw(codes, noise=self.generator.fresh_noise(len(codes)))
 
     def _random(self, codes: Tensor) -> Tensor:
         """Codes of faces that nobody has: two photos' rows crossed, and jittered."""
@@ -119,7 +138,7 @@ class BaseStage(AdversarialStage):
         codes = self._codes(batch["photos"])
         count = round(self.phase.random * len(codes))
         codes = torch.cat([self._random(codes)[:count], codes[count:]])
-        return self.generator(codes, noise=self.generator.fresh_noise(len(codes)))
+        return self._faces(codes)
 
     def _taken_apart(self, photos: Tensor) -> tuple[Tensor, Tensor, int, list[Tensor]]:
         """Codes of photos, what they should become, how many of those, the first ones, are no real photo; and what the
@@ -129,11 +148,13 @@ class BaseStage(AdversarialStage):
         its recoloured copy must give the copy, and the other way round: so colours, and nothing else, go where styles
         look for them.
         """
-        (codes, seen), count = self._looks(photos), round(self.settings.recolor * len(photos))
+        count = round(self.settings.recolor * len(photos))
         if not count:
+            codes, seen = self._looks(photos)
             return codes, photos, 0, seen
         copies = recolor(photos[:count])
-        copied = self._codes(copies)
+        codes, seen = self._looks(torch.cat([photos, copies]))
+        codes, copied, seen = codes[: len(photos)], codes[len(photos) :], [early[: len(photos)] for early in seen]
         recolored = count // 2
         structure = torch.cat([codes[:recolored, :STRUCTURE_ROWS], copied[recolored:, :STRUCTURE_ROWS]])
         color = torch.cat([copied[:recolored, STRUCTURE_ROWS:], codes[recolored:count, STRUCTURE_ROWS:]])
@@ -144,7 +165,7 @@ class BaseStage(AdversarialStage):
         phase = self.phase
         codes, targets, recolored, seen = self._taken_apart(batch["photos"])
         targets = resized(targets, phase.size)
-        images = self.generator(codes, noise=self.generator.fresh_noise(len(codes)))
+        images = self._faces(codes)
 
         apart = (images - targets).abs()
         terms = {"l1": phase.l1 * (apart if self.attention is None else apart * self.attention).mean()}
@@ -167,8 +188,9 @@ class BaseStage(AdversarialStage):
             if count:
                 # The encoder is judged by what it gives back; random faces teach the generator alone.
                 random = self._random(codes[recolored:].detach())[:count]
-                faces = self.generator(random, noise=self.generator.fresh_noise(len(random)))
-                terms["random"] = phase.adversarial * phase.random * self.adversary.fool(faces)
+                terms["random"] = phase.adversarial * phase.random * self.adversary.fool(self._faces(random))
+        if phase.parts:
+            terms["parts"] = phase.parts * self.critics.fool(images[recolored:])
         return terms
 
     @torch.no_grad()
