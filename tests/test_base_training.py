@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import pytest
 import torch
+from conftest import ROOT
 
 from dualstylegan.errors import UsageError
 from dualstylegan.models.base import Base, save_base
@@ -19,6 +21,10 @@ from dualstylegan.runtime.compiling import faster
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.base import BaseStage, attention
+
+sys.path.insert(0, str(ROOT / "tests" / "bench"))
+
+import sides
 
 CHANNELS = {4: 8, 8: 8, 16: 8, 32: 8, 64: 8, 128: 8}
 
@@ -247,3 +253,17 @@ def test_gradients_go_through_the_compiled_functions_and_pictures_without_them_d
     with torch.no_grad():
         stage.render(stage.draw(0))
     assert len(compiled) == 2
+
+
+@pytest.mark.parametrize(("kind", "alike"), [("residual", True), ("small", False)])
+def test_all_mirrored_a_base_draws_mirrored_faces_but_with_the_older_encoder(kind, alike):
+    """What `tests/bench/sides.py` stands on."""
+    faces = torch.nn.functional.interpolate(FACES[..., ::4, ::4], (64, 64), mode="bilinear")
+    g, encoder = sides.networks(kind, seed=0)
+    silent = [torch.zeros(1, 1, side, side) for side in g.noise_sizes()]
+    with torch.no_grad():
+        drawn = g(encoder(faces), noise=silent)
+        sides.mirror(g)
+        sides.mirror(encoder)
+        turned = g(encoder(faces.flip(3)), noise=silent).flip(3)
+    assert torch.allclose(turned, drawn, atol=1e-3) is alike
