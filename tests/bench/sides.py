@@ -119,9 +119,8 @@ def main() -> None:
             began_s = time.process_time()
             (l1, plain), (_, turned) = (train(kind, seed, way, photos, test, asked.steps) for way in (False, True))
             seconds = time.process_time() - began_s
-            print(
-                f"{kind:10} {seed:6} {plain:7.3f} {turned:10.3f} {plain * turned:9.3f}   {l1:.3f}, {seconds:.0f} s of CPU"
-            )
+            figures = f"{plain:7.3f} {turned:10.3f} {plain * turned:9.3f}   {l1:.3f}"
+            print(f"{kind:10} {seed:6} {figures}, {seconds:.0f} s of CPU")
 
 
 if __name__ == "__main__":
