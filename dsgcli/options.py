@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dualstylegan.choices import DETECT_EVERY, PRECISIONS, SMOOTH, Alignment, Detector, Faces, Mask
+from dualstylegan.choices import DETECT_EVERY, PRECISIONS, SMOOTH, Alignment, Detector, Faces, Finish, Mask, Scene
 from dualstylegan.stylizing.settings import FilmOptions, SamplingSettings, StylizerSettings
 
 # What goes in and where it comes out
@@ -96,6 +96,16 @@ MaskOption = Annotated[
     typer.Option("--mask", help="What of the face is replaced: its skin, the whole head, the whole crop.",
                  show_default="the style's"),
 ]  # fmt: skip
+SceneOption = Annotated[
+    Scene,
+    typer.Option(
+        "--scene",
+        help="The picture around faces: as it is, in the style's colours, in its surface too; or as it asks.",
+    ),
+]
+FinishOption = Annotated[
+    Finish, typer.Option("--finish", help="Large faces are drawn sharper, where the style asks for it, or not.")
+]
 LandmarksOption = Annotated[
     str | None,
     typer.Option(
@@ -267,6 +277,8 @@ STYLIZER = Group(
     preserve_color=PreserveColorOption,
     wplus=WPlusOption,
     mask=MaskOption,
+    scene=SceneOption,
+    finish=FinishOption,
     faces=FacesOption,
     detector=DetectorOption,
     min_face=MinFaceOption,

@@ -10,16 +10,23 @@ from dualstylegan.errors import UsageError, did_you_mean
 Alignment = Literal["aligned", "landmarks", "faces.json", "template"]
 Detector = Literal["auto", "face-alignment", "embedded"]
 Faces = Literal["all", "largest"]
+Finish = Literal["auto", "off"]
 Mask = Literal["face", "head", "crop"]
 NoFace = Literal["copy", "skip"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Scene = Literal["auto", "keep", "tone", "paint"]
+StyleScene = Literal["keep", "tone", "paint"]  # that a style may ask for
+Surface = Literal["oil", "hatch", "flat"]
 
 ALIGNMENTS: tuple[str, ...] = get_args(Alignment)
 DETECTORS: tuple[str, ...] = get_args(Detector)
 FACES: tuple[str, ...] = get_args(Faces)
+FINISHES: tuple[str, ...] = get_args(Finish)
 MASKS: tuple[str, ...] = get_args(Mask)
 NO_FACE: tuple[str, ...] = get_args(NoFace)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+SCENES: tuple[str, ...] = get_args(Scene)
+SURFACES: tuple[str, ...] = get_args(Surface)
 
 STRUCTURE_ROWS = 7  # one 4x4, two 8x8, two 16x16 and two 32x32 convolutions; the other rows are colour
 MOST_ROWS = 18  # of a model of 1024 px

@@ -22,7 +22,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from dualstylegan.choices import TRUNCATION, Alignment, Detector, Mask, Precision, row_weights, spell_precision
+from dualstylegan.choices import (
+    TRUNCATION,
+    Alignment,
+    Detector,
+    Mask,
+    Precision,
+    StyleScene,
+    Surface,
+    row_weights,
+    spell_precision,
+)
 from dualstylegan.errors import BadFileError, TrainingError, UsageError, did_you_mean
 from dualstylegan.runtime.files import at_home
 
@@ -294,6 +304,9 @@ class Bundle:
 
     title: str = ""
     mask: Mask = "head"
+    scene: StyleScene = "keep"  # what becomes of the picture around the faces
+    surface: Surface = "oil"  # in which scene = "paint" draws it
+    finish: bool = False  # large faces are drawn sharper
     weights: RowWeights = row_weights()
     truncation: Share = TRUNCATION
     default_exemplar: str = ""  # file name; none = the first

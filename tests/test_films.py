@@ -379,7 +379,7 @@ def test_memory_that_runs_out_and_faces_too_large_are_said_once(style):
     assert "look soft" in warnings[0] and warnings[1] == "Memory ran out: now 1 at a time."
 
 
-@pytest.mark.parametrize("stage", ["encode", "render", "paste"])
+@pytest.mark.parametrize("stage", ["encode", "render", "compose"])
 def test_a_failure_in_any_stage_fails_its_film_alone(style, monkeypatch, stage):
     face_film("in/a.mp4", 12), face_film("in/b.mp4", 12)
     stylizer, work, calls = Stylizer(f"{style}:1", device="cpu", batch=4), getattr(Stylizer, stage), []
@@ -512,15 +512,15 @@ def test_resumed_it_is_the_film_of_a_run_that_was_not_stopped(style, monkeypatch
 
 
 def fail_at_paste(number: int, stylizer: Stylizer) -> None:
-    paste, pasted = stylizer.paste, []
+    compose, pasted = stylizer.compose, []
 
     def failing(*args, **kwargs):
         pasted.append(1)
         if len(pasted) == number:
             raise OSError("the power went")
-        return paste(*args, **kwargs)
+        return compose(*args, **kwargs)
 
-    stylizer.paste = failing
+    stylizer.compose = failing
 
 
 def test_parts_made_otherwise_are_not_joined(style, monkeypatch):

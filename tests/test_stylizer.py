@@ -89,10 +89,12 @@ def test_steps_composed_by_hand_give_the_same_picture(style):
     (faces,) = stylizer.find([photo])
     portraits = stylizer.render(stylizer.encode(stylizer.crop(photo, faces)))
     assert portraits.shape == (2, 3, SIZE, SIZE) and portraits.abs().max() <= 1
-    frame = photo
-    for face, portrait in zip(faces, portraits, strict=True):
-        frame = stylizer.paste(frame, portrait, face)
-    assert np.array_equal(frame, stylizer(photo))
+    placed = stylizer.place(faces, portraits, stylizer.persons(photo, faces))
+    assert np.array_equal(stylizer.compose(photo, placed), stylizer(photo))
+    one = drawn_photo()
+    ((face,),) = stylizer.find([one])
+    (portrait,) = stylizer.render(stylizer.encode(stylizer.crop(one, [face])))
+    assert np.array_equal(stylizer.paste(one, portrait, face), stylizer(one))
 
 
 @pytest.mark.parametrize("settings", [{}, {"structure": 0.3, "color": 0.4}, {"preserve_color": True, "color": 0.9}])

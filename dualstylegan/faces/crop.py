@@ -16,7 +16,7 @@ from torch.nn.functional import grid_sample, interpolate, pad
 
 from dualstylegan.errors import UsageError
 from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix, transform
-from dualstylegan.faces.masks import MASK_SIZE, draw_mask
+from dualstylegan.faces.masks import draw_mask
 from dualstylegan.media.images import from_tensor, to_levels
 
 __all__ = ["crop_face", "ffhq_matrix", "paste_face", "sample_crop"]
@@ -149,18 +149,21 @@ def paste_face(
     crop: Tensor,
     face: Face,
     *,
-    mask: str = "face",
+    mask: str | np.ndarray = "face",
     opacity: float = 1.0,
     in_place: bool = False,
 ) -> np.ndarray:
-    """The frame with the crop (3, N, N) in the face's place, through the feathered mask "face", "head" or "crop".
+    """The frame with the crop (3, N, N) in the face's place, through the feathered mask "face", "head" or "crop", or
+    one of our own (MASK_SIZE, MASK_SIZE).
 
     Pixels outside the mask keep their very bytes. With `in_place` the given array is changed. A crop much finer than
     the frame is antialiased. Raises UsageError for an unknown mask.
     """
     frame = frame if in_place and frame.flags.writeable else frame.copy()
     crop_from_photo = face.crop_from_photo
-    unit_mask = draw_mask(mask, transform(crop_from_photo, face.points.astype(np.float64)))
+    unit_mask = mask
+    if isinstance(mask, str):
+        unit_mask = draw_mask(mask, transform(crop_from_photo, face.points.astype(np.float64)))
     bounds = _region_under(unit_mask, np.linalg.inv(crop_from_photo), frame.shape)
     if bounds is None or opacity <= 0:
         return frame
@@ -199,6 +202,21 @@ def paste_face(
     return frame
 
 
+def add_tint(frame: np.ndarray, tint: np.ndarray, unit_from_photo: np.ndarray, opacity: float = 1.0) -> None:
+    """Adds `tint` (3, N, N), in steps of 255, to the frame's pixels under the unit square, in place."""
+    reach = np.abs(tint).max(0) >= 0.5  # less rounds to nothing
+    bounds = _region_under(reach, np.linalg.inv(unit_from_photo), frame.shape)
+    if bounds is None or opacity <= 0:
+        return
+    x1, y1, x2, y2 = bounds
+    to_grid = np.array([[2.0, 0, -1], [0, 2, -1], [0, 0, 1]])
+    grid = _grid(to_grid @ unit_from_photo, np.arange(x1, x2), np.arange(y1, y2))
+    gained = grid_sample(torch.from_numpy(tint)[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    region = frame[y1:y2, x1:x2]
+    for channel, gain in enumerate(gained[0].mul_(opacity).numpy()):
+        region[..., channel] = np.rint((gain + region[..., channel]).clip(0, 255)).astype(np.uint8)
+
+
 def _middle_is_new(frame: np.ndarray, crop: Tensor, crop_from_photo: np.ndarray) -> bool:
     """Whether the middle of the crop, an eighth of its side, is changed throughout: a restyled face, which need not be
     compared pixel by pixel, at twice the cost of pasting it."""
@@ -222,7 +240,7 @@ def _region_under(unit_mask: np.ndarray, photo_from_crop: np.ndarray, shape: tup
     if not len(rows):
         return None
     left, right, top, bottom = columns[0] - 1, columns[-1] + 2, rows[0] - 1, rows[-1] + 2
-    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]]) / MASK_SIZE
+    corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]]) / len(unit_mask)
     (left, top), (right, bottom) = _bounds(transform(photo_from_crop, corners))
     x1, y1, x2, y2 = max(left, 0), max(top, 0), min(right + 1, shape[1]), min(bottom + 1, shape[0])
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None

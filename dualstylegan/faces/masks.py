@@ -24,13 +24,13 @@ def draw_mask(kind: str, points: np.ndarray) -> np.ndarray:
     """
     check_choice("mask", kind, MASKS)
     if kind == "crop":
-        return _crop_edges(CROP_EDGE[kind]).copy()
+        return _crop_edges(kind).copy()
     outline = face_outline(points) if kind == "face" else head_outline(points)
     canvas = Image.new("L", (FINER * MASK_SIZE, FINER * MASK_SIZE))
     ImageDraw.Draw(canvas).polygon((outline * FINER * MASK_SIZE - 0.5).ravel().tolist(), fill=255)
     blurred = canvas.reduce(2 * FINER).filter(ImageFilter.GaussianBlur(FEATHER[kind] * MASK_SIZE / 2))
     mask = blurred.resize((MASK_SIZE, MASK_SIZE), Image.Resampling.BICUBIC)  # what is blurred needs half the pixels
-    return np.multiply(np.asarray(mask), _crop_edges(CROP_EDGE[kind]) / 255, dtype=np.float32)
+    return np.multiply(np.asarray(mask), _crop_edges(kind) / 255, dtype=np.float32)
 
 
 def face_outline(points: np.ndarray) -> np.ndarray:
@@ -76,7 +76,9 @@ def _frame(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @cache
-def _crop_edges(width: float) -> np.ndarray:
+def _crop_edges(kind: str) -> np.ndarray:
+    """How a mask of a kind falls to nothing at the crop's edges: (MASK_SIZE, MASK_SIZE) float32."""
+    width = CROP_EDGE[kind]
     at = (np.arange(MASK_SIZE) + 0.5) / MASK_SIZE
     inside = np.clip((np.minimum(at, 1 - at) - at[0]) / width, 0, 1)  # the outermost pixels are exactly 0
     ramp = (inside**2 * (3 - 2 * inside)).astype(np.float32)

@@ -196,6 +196,8 @@ def _import_official(official: OfficialFolder, name: str, *, half: bool, source:
         "licence": zoo.S_LAB,
         "source": source,
         "mask": "head",
+        "scene": "keep",
+        "finish": False,
         "weights": fit_weights(weights, model.rows),
         "features": "vgg19",
         "identity": "arcface",

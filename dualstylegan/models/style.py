@@ -99,6 +99,8 @@ def save_style(folder: str | Path, style: Style, *, half: Iterable[str] = ()) ->
         "name": folder.name,
         "crop": base.get("crop", "ffhq"),
         "mask": "head",
+        "scene": "keep",
+        "finish": False,
         "weights": row_weights(model.rows),
         "truncation": TRUNCATION,
         "default_exemplar": names[0] if names else None,

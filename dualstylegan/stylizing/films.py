@@ -28,6 +28,7 @@ from torch import Tensor
 from dualstylegan.errors import BadFileError
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.find import Detector, EmbeddedDetector, face_embedder
+from dualstylegan.faces.matte import view_of
 from dualstylegan.faces.smooth import CodeSmoother, PointSmoother
 from dualstylegan.faces.track import FaceTracker, FrameFaces, TrackedFace
 from dualstylegan.media.film.encode import CONTAINERS
@@ -47,8 +48,9 @@ from dualstylegan.stylizing.moments import (
 )
 from dualstylegan.stylizing.settings import FilmOptions
 from dualstylegan.stylizing.sheets import FilmStrips
+from dualstylegan.stylizing.shots import ShotScenes
 from dualstylegan.stylizing.style_set import StyleSet
-from dualstylegan.stylizing.stylizer import Stylizer
+from dualstylegan.stylizing.stylizer import Placed, Stylizer
 
 REPORT_EVERY_S = 0.5
 
@@ -119,6 +121,7 @@ class FilmLine:
                 open_film(self.source, start_s=options.start_s, end_s=options.end_s, max_frames=options.max_frames)
             )
             report.total = film.info.frames
+            self.scenes = [self._scenes_for(stylizer, film) for stylizer in self.styles.stylizers]
             self.batch_frames = batch_frames(film.info.width * film.info.height, self.styles.batch)
             writers = [
                 files.enter_context(self._writer(path, stylizer, film))
@@ -202,22 +205,25 @@ class FilmLine:
         yield from ready(smoother.flush())
 
     def encode(self, moments: Iterator[Moment]) -> Iterator[Moment]:
-        """The faces' own codes, steady, once for all styles that share an encoder."""
-        smoothers = [CodeSmoother(self.options.smooth) for _ in self.styles.encoders]
+        """The faces' own codes, steady, once for all styles that share an encoder; as steady, where persons are."""
+        steps = [self._encode_batch] if self.options.crop else [self._encode_batch, self._persons_of]
+        encoders = len(self.styles.encoders)
+        smoothers = [CodeSmoother(self.options.smooth) for _ in range(encoders + len(steps) - 1)]
         waiting: deque[Moment] = deque()
 
         def ready(by_encoder: Sequence[list]) -> Iterator[Moment]:
             for results in zip(*by_encoder, strict=True):
                 moment = waiting.popleft()
                 moment.found = results[0][0]
-                moment.codes = [codes for _, codes in results]
+                moment.codes = [codes for _, codes in results[:encoders]]
+                moment.persons = results[-1][1]
                 yield moment
 
         for batch in batches(moments, self.batch_frames):
             if batch[-1].index < self.encode_from:
                 yield from batch
                 continue
-            raw = self._encode_batch(batch)
+            raw = [found for step in steps for found in step(batch)]
             for number, moment in enumerate(batch):
                 waiting.append(moment)
                 yield from ready([
@@ -239,21 +245,46 @@ class FilmLine:
             results.append(list(found.values()))
         return results
 
+    def _persons_of(self, batch: Sequence[Moment]) -> list[list[dict[int, Tensor]]]:
+        """As if by one more encoder: where a person is around the faces that are seen."""
+        seen = [(moment, tracked) for moment in batch for tracked in moment.faces if tracked.seen]
+        views = [(one.track, (view_of(moment.frame.pixels, one.face),)) for moment, one in seen]
+        distinct, places = without_repeats(views)
+        persons = self.styles.first.persons_in([view for (view,) in distinct])
+        found: dict[int, dict[int, Tensor]] = {moment.index: {} for moment in batch}
+        for (moment, tracked), place in zip(seen, places, strict=True):
+            found[moment.index][tracked.track] = persons[place]
+        return [list(found.values())]
+
     def generate(self, moments: Iterator[Moment]) -> Iterator[Moment]:
         """Every face in every style, as many at a time as the styles take, however many frames they are from."""
         for batch in batches(moments, self.batch_frames):
             for some in by_faces(batch, self.styles.batch):
                 wanted = [moment for moment in some if moment.wanted]
+                for moment in some:  # those of an earlier run too: scenes depend on what was before
+                    moment.scenes = [scenes and scenes.at(moment.frame.pixels, moment.found) for scenes in self.scenes]
                 for number, stylizer in enumerate(self.styles.stylizers):
                     own = [(moment.codes[self.styles.encoder_of[number]], moment.faces) for moment in wanted]
                     codes = [(face.track, (known[face.track],)) for known, faces in own for face in faces]
                     distinct, places = without_repeats(codes)
                     portraits = stylizer.render(torch.stack([code for (code,) in distinct])) if distinct else []
-                    shown = iter(places)
+                    shown = iter(self._placed(stylizer, wanted, portraits, places))
                     for moment in wanted:
-                        moment.portraits.append([portraits[next(shown)] for _ in moment.faces])
+                        moment.placed.append([next(shown) for _ in moment.faces])
                 yield from some
                 del some, wanted  # while the next are awaited, these may be gone
+
+    def _placed(
+        self, stylizer: Stylizer, moments: Sequence[Moment], portraits: Sequence[Tensor], places: Sequence[int]
+    ) -> list[Placed]:
+        """The faces of the moments, drawn: `places` says which of the portraits is each one's."""
+        everyone = [(moment, tracked) for moment in moments for tracked in moment.faces]
+        faces = [tracked.face for _, tracked in everyone]
+        if self.options.crop:
+            return [Placed(face, portraits[place]) for face, place in zip(faces, places, strict=True)]
+        persons = [moment.persons.get(tracked.track) for moment, tracked in everyone]
+        placed = stylizer.place(faces, portraits, persons, places)
+        return [replace(one, opacity=tracked.opacity) for one, (_, tracked) in zip(placed, everyone, strict=True)]
 
     def _sink(self, line: Line, number: int, writer: FilmWriter) -> Channel[Moment]:
         """Where one style's portraits go: into their frames, and these into the film."""
@@ -271,12 +302,10 @@ class FilmLine:
     def paste(self, moments: Iterable[Moment], number: int) -> Iterator[Pasted]:
         stylizer = self.styles.stylizers[number]
         for moment in moments:
-            pixels = None  # what nothing was pasted into goes on as it came
-            shown = [one for one in zip(moment.faces, moment.portraits[number], strict=True) if one[0].opacity > 0]
-            if shown:
-                pixels = moment.frame.pixels.copy()
-                for tracked, portrait in shown:
-                    stylizer.paste(pixels, portrait, tracked.face, tracked.opacity, in_place=True)
+            pixels = None  # what nothing was done to goes on as it came
+            shown = [one for one in moment.placed[number] if one.opacity > 0]
+            if shown or moment.scenes[number]:
+                pixels = stylizer.compose(moment.frame.pixels, shown, moment.scenes[number])
             if moment.sampled:
                 self.strips.add(moment.index, number, moment.frame.pixels if pixels is None else pixels)
             if self.options.compare:
@@ -291,7 +320,7 @@ class FilmLine:
         source = portrait
         for moment in moments:
             if moment.faces:
-                portrait = from_tensor(moment.portraits[number][-1])
+                portrait = from_tensor(moment.placed[number][-1].portrait)
                 if self.options.compare:
                     face = moment.faces[-1].face
                     source = from_tensor(crop_face(moment.frame.pixels, face.crop_from_photo, size))
@@ -300,6 +329,15 @@ class FilmLine:
             yield Pasted(moment.frame, np.hstack([source, portrait]) if self.options.compare else portrait)
 
     # The rest
+
+    def _scenes_for(self, stylizer: Stylizer, film: Film) -> ShotScenes | None:
+        """Whether, and how, a style's film is toned. HDR has colours that the style's table does not know."""
+        if stylizer.scene == "keep" or self.options.crop:
+            return None
+        if film.info.is_hdr:
+            self.report.notes.append(f"HDR: its colours are kept (--scene keep), not {stylizer.name}'s")
+            return None
+        return ShotScenes(stylizer)
 
     def _writer(self, path: Path, stylizer: Stylizer, film: Film) -> FilmWriter:
         options = self.options

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from dualstylegan.faces.track import FrameFaces, TrackedFace
 from dualstylegan.media.film.video import FilmFrame
+from dualstylegan.stylizing.scene import Scene
+from dualstylegan.stylizing.stylizer import Placed
 
 Item = TypeVar("Item")
 Value = TypeVar("Value", bound=Sequence[Tensor])
@@ -28,7 +30,9 @@ class Moment:
     frame: FilmFrame
     found: FrameFaces
     codes: list[dict[int, Tensor]] = field(default_factory=list)  # by encoder, by track: (rows, dim), W+
-    portraits: list[list[Tensor]] = field(default_factory=list)  # by style, by face: (3, S, S)
+    persons: dict[int, Tensor] = field(default_factory=dict)  # by track: where a person is around the face
+    placed: list[list[Placed]] = field(default_factory=list)  # by style, by face
+    scenes: list[Scene | None] = field(default_factory=list)  # by style
     wanted: bool = True  # False: an earlier run has written this one
     sampled: bool = False
 
@@ -42,7 +46,7 @@ class Moment:
 
     @property
     def nbytes(self) -> int:
-        return frame_bytes(self.frame) + sum(4 * one.numel() for some in self.portraits for one in some)
+        return frame_bytes(self.frame) + sum(one.nbytes for some in self.placed for one in some)
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,13 @@ from dualstylegan.media.tasks import Task
 from dualstylegan.media.tiff import holds_pages, read_pages, write_pages
 from dualstylegan.runtime.files import whole_file
 from dualstylegan.runtime.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
+from dualstylegan.stylizing.scene import Scene
 from dualstylegan.stylizing.sheets import STRIP_PX, Row, small
 from dualstylegan.stylizing.style_set import StyleSet
-from dualstylegan.stylizing.stylizer import Stylizer
+from dualstylegan.stylizing.stylizer import Placed, Stylizer
 
 PICTURES_AT_ONCE = 4  # in the search for faces
+CROWD_SHOWN = 3  # faces of a crowd that the scene is made for
 
 Portraits = Callable[[Path, int], list[Path]]  # the names of so many portraits, the largest's given
 AddStrip = Callable[[str, Row], Iterator[Event]]
@@ -53,6 +55,7 @@ class _Photo:
     pages: list[Picture]
     found: list[list[Face]] = field(default_factory=list)  # by page, the largest last
     codes: list[Tensor] = field(default_factory=list)  # by encoder: (faces, rows, dim), W+
+    persons: Sequence[Tensor | None] = ()  # by face: where a person is around it
     left: int = 1  # outputs that are still to end, one way or the other
     ended: dict[int, _Outcome] = field(default_factory=dict)  # by style
 
@@ -186,21 +189,43 @@ class PhotoLine:
         counts = [len(photo.faces) for photo in photos]
         for photo, own in zip(photos, zip(*(some.split(counts) for some in codes), strict=True), strict=True):
             photo.codes = list(own)
+            photo.persons = [None] * len(photo.faces)
+            if self.canvas is _FullFrame:
+                photo.persons = [
+                    person
+                    for page, faces in reversed(list(enumerate(photo.found)))
+                    for person in self.styles.first.persons(photo.pages[page].pixels, faces)
+                ]
 
     def _restyle(self, number: int, photos: Sequence[_Photo]) -> None:
         stylizer = self.styles.stylizers[number]
         canvases = [self.canvas(stylizer, photo, photo.task.outputs[number]) for photo in photos]
-        places = [(canvas, one) for canvas, photo in zip(canvases, photos, strict=True) for one in photo.placed]
-        codes = torch.cat([photo.codes[self.styles.encoder_of[number]] for photo in photos])
-        done = 0
+        places = [
+            (canvas, page, face, person)
+            for canvas, photo in zip(canvases, photos, strict=True)
+            for (page, face), person in zip(photo.placed, photo.persons, strict=True)
+        ]
+        codes = [photo.codes[self.styles.encoder_of[number]] for photo in photos]
+        for canvas, own in zip(canvases, codes, strict=True):
+            canvas.look_ahead(own)
+        codes, done = torch.cat(codes), 0
         while done < len(places):
             portraits = stylizer.render(codes[done : done + stylizer.batch])
-            for (canvas, (page, face)), portrait in zip(places[done:], portraits, strict=False):
-                canvas.add(portrait, page, face)
+            some = places[done : done + len(portraits)]
+            for (canvas, page, _, _), placed in zip(some, self._ready(stylizer, some, portraits), strict=True):
+                canvas.add(placed, page)
             done += len(portraits)
         for photo, canvas in zip(photos, canvases, strict=True):
             finish = partial(canvas.finish, with_strip=self.add_strip is not None)
             self.writer.submit((photo, number), finish, nbytes=canvas.nbytes)
+
+    def _ready(
+        self, stylizer: Stylizer, places: Sequence[tuple[_Canvas, int, Face, Tensor | None]], portraits: Tensor
+    ) -> list[Placed]:
+        _, _, faces, persons = zip(*places, strict=True)
+        if self.canvas is _FullFrame:
+            return stylizer.place(faces, list(portraits), persons)
+        return [Placed(*one) for one in zip(faces, portraits, strict=True)]
 
     def _end(self, outcomes: Iterable[tuple[tuple[_Photo, int], _Outcome]]) -> Iterator[Event]:
         for (photo, number), outcome in outcomes:
@@ -223,35 +248,59 @@ class PhotoLine:
 
 
 class _FullFrame:
-    """The picture with its faces replaced one by one."""
+    """The picture with its faces replaced, in the scene that they make."""
 
     def __init__(self, stylizer: Stylizer, photo: _Photo, output: Path):
-        self.stylizer, self.pages, self.output = stylizer, photo.pages, output
-        shown = {number for number, _ in photo.placed}
-        self.frames = [page.pixels.copy() if number in shown else None for number, page in enumerate(photo.pages)]
-        self.waiting: list[tuple[Tensor, int, Face]] = []
+        self.stylizer, self.photo, self.pages, self.output = stylizer, photo, photo.pages, output
+        self.frames: list[np.ndarray | None] = [None] * len(photo.pages)  # once faces have been laid in them
+        self.scenes: list[Scene | None] = [None] * len(photo.pages)
+        self.waiting: list[tuple[int, Placed]] = []
 
     @property
     def nbytes(self) -> int:
-        return 2 * _nbytes(self.pages) + sum(4 * portrait.numel() for portrait, _, _ in self.waiting)
+        return 2 * _nbytes(self.pages) + sum(one.nbytes for _, one in self.waiting)
 
-    def add(self, portrait: Tensor, page: int, face: Face) -> None:
-        self.waiting.append((portrait, page, face))
-        if len(self.waiting) > self.stylizer.batch:  # a crowd: do not hold all its portraits until the end
-            self._paste()
+    def look_ahead(self, codes: Tensor) -> None:
+        """Of a crowd, the largest faces, which are drawn last, say beforehand what the scene is."""
+        found = self.photo.found
+        if self.stylizer.scene == "keep" or len(codes) <= self.stylizer.batch:
+            return
+        for page, faces in reversed(list(enumerate(found))):  # as `placed` has them
+            own, codes = codes[: len(faces)], codes[len(faces) :]
+            if faces:
+                portraits = self.stylizer.render(own[-CROWD_SHOWN:])
+                self.scenes[page] = self.stylizer.scene_of(self.pages[page].pixels, faces[-CROWD_SHOWN:], portraits)
+
+    def add(self, placed: Placed, page: int) -> None:
+        self.waiting.append((page, placed))
+        if len(self.waiting) > self.stylizer.batch:  # do not hold all their portraits until the end
+            self._lay()
 
     def finish(self, with_strip: bool) -> _Written:
-        self._paste()
-        write_pages(self.output, self.frames, self.pages)
+        self._lay()
+        frames = [scene.over(frame) if scene else frame for frame, scene in zip(self.frames, self.scenes, strict=True)]
+        write_pages(self.output, frames, self.pages)
         if not with_strip:
             return _Written([self.output])
-        before, after = next((p, f) for p, f in zip(self.pages, self.frames, strict=True) if f is not None)
+        before, after = next((p, f) for p, f in zip(self.pages, frames, strict=True) if f is not None)
         return _Written([self.output], small(before.pixels), small(after))
 
-    def _paste(self) -> None:
-        for portrait, page, face in self.waiting:
-            self.stylizer.paste(self.frames[page], portrait, face, in_place=True)
+    def _lay(self) -> None:
+        for page in sorted({page for page, _ in self.waiting}):
+            placed = [one for number, one in self.waiting if number == page]
+            if self.frames[page] is None:
+                self.frames[page] = self._ground(page, placed)
+            self.stylizer.lay(self.frames[page], placed)
         self.waiting = []
+
+    def _ground(self, page: int, placed: Sequence[Placed]) -> np.ndarray:
+        """What faces are laid in."""
+        pixels = self.pages[page].pixels
+        if self.scenes[page] is None:
+            faces, portraits = [one.face for one in placed], [one.portrait for one in placed]
+            self.scenes[page] = self.stylizer.scene_of(pixels, faces, portraits)
+        under = pixels if self.scenes[page] is None else self.scenes[page].under(pixels)
+        return under.copy() if under is pixels else under
 
 
 class _Portraits:
@@ -268,8 +317,11 @@ class _Portraits:
     def nbytes(self) -> int:
         return _nbytes(self.pages) + sum(pixels.nbytes for _, pixels, _ in self.waiting)
 
-    def add(self, portrait: Tensor, page: int, face: Face) -> None:
-        self.latest = from_tensor(portrait)
+    def look_ahead(self, codes: Tensor) -> None:
+        """Portraits have no scene."""
+
+    def add(self, placed: Placed, page: int) -> None:
+        self.latest = from_tensor(placed.portrait)
         self.waiting.append((self.left.pop(), self.latest, page))
         if len(self.waiting) > self.stylizer.batch:
             self._write()
@@ -289,6 +341,9 @@ class _Portraits:
             write_picture(path, pixels, like=self.pages[page])
             self.outputs.append(path)
         self.waiting = []
+
+
+_Canvas = _FullFrame | _Portraits
 
 
 def _groups(

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dualstylegan.choices import DETECT_EVERY, FACES, MASKS, SMOOTH, check_amount, check_choice, read_precision
+from dualstylegan.choices import (
+    DETECT_EVERY,
+    FACES,
+    FINISHES,
+    MASKS,
+    SCENES,
+    SMOOTH,
+    check_amount,
+    check_choice,
+    read_precision,
+)
 from dualstylegan.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,13 +57,17 @@ class StylizerSettings(SamplingSettings):
     """How faces are found and restyled.
 
     `preserve_color` keeps each face's own colour rows. `wplus` encodes faces straight into W+. `mask` None is the
-    style's own. `detector` is a name or a detector that is there already. Faces less than `min_face` px wide are
-    passed over; None, or 0, leaves that to the detector.
+    style's own. `scene` is what becomes of the picture around the faces: keep (not a bit changes), tone (it takes the
+    style's colours), paint (its surface too) or auto, what the style asks for. `finish` auto draws large faces sharper
+    where the style asks for it. `detector` is a name or a detector that is there already. Faces less than `min_face` px
+    wide are passed over; None, or 0, leaves that to the detector.
     """
 
     preserve_color: bool = False
     wplus: bool = False
     mask: str | None = None
+    scene: str = "auto"
+    finish: str = "auto"
     faces: str = "all"
     detector: str | Detector = "auto"
     min_face: float | None = None
@@ -62,6 +76,8 @@ class StylizerSettings(SamplingSettings):
         super().__post_init__()
         object.__setattr__(self, "min_face", self.min_face or None)
         check_choice("faces", self.faces, FACES)
+        check_choice("scene", self.scene, SCENES)
+        check_choice("finish", self.finish, FINISHES)
         if self.mask is not None:
             check_choice("mask", self.mask, MASKS)
 

@@ -6,9 +6,9 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,48 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
-from dualstylegan.choices import MASKS, STRUCTURE_ROWS, TRUNCATION, check_choice, row_weights
+from dualstylegan.choices import MASKS, SCENES, STRUCTURE_ROWS, SURFACES, TRUNCATION, check_choice, row_weights
 from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError
-from dualstylegan.faces.crop import crop_face, paste_face
-from dualstylegan.faces.face import Face
+from dualstylegan.faces.crop import add_tint, crop_face, paste_face
+from dualstylegan.faces.face import Face, transform
 from dualstylegan.faces.find import make_detector
+from dualstylegan.faces.masks import draw_mask
+from dualstylegan.faces.matte import blend, photo_mattes, portrait_mattes, view_of, wide_from_photo
 from dualstylegan.media.images import Picture, as_picture, read_picture
 from dualstylegan.models import library
 from dualstylegan.models.codes import ExtrinsicCode, StylePart, StyleRequest, extrinsic_code, fit_weights, parse_style
 from dualstylegan.models.library import FoundStyle, Library
 from dualstylegan.models.style import Style
+from dualstylegan.networks.finish import SCALE
 from dualstylegan.runtime.devices import pick_device, pick_precision, unless_memory_runs_out
+from dualstylegan.stylizing.scene import PAIRS_PX, Scene, fit_scene, mix_scenes
 from dualstylegan.stylizing.settings import SamplingSettings, StylizerSettings
+from dualstylegan.weights import load_finish, load_matte
+
+FINISH_FROM, FINISH_ALL = 1.0, 1.5  # crops wider than the style draws, by these, are finished a little, and wholly
+MOST_TO_FINISH = 256  # px: larger portraits have detail of their own
 
 log = logging.getLogger(__name__)
 
 AnyPicture = Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A face drawn for a frame: the portrait (3, S, S), where a person is in it and in the photo around the face, both
+    None where nobody asked, and its opacity."""
+
+    face: Face
+    portrait: Tensor
+    matte: Tensor | None = None
+    person: Tensor | None = None
+    opacity: float = 1.0
+
+    @property
+    def nbytes(self) -> int:
+        return sum(4 * one.numel() for one in (self.portrait, self.matte, self.person) if one is not None)
 
 
 class Stylizer:
@@ -42,6 +67,8 @@ class Stylizer:
     (N, 3, E, E) and portraits (N, 3, S, S), RGB in [-1, 1], on the CPU; codes (N, rows, dim) in W+. Every step takes
     any number of faces and works in batches of `batch`, which is halved when memory runs out.
     """
+
+    scene, surface, finishes = "keep", None, False
 
     def __init__(
         self,
@@ -80,6 +107,11 @@ class Stylizer:
         self.weights, self.truncation = chosen_for(header, settings)
         self.mask = _first(settings.mask, header.get("mask"), "face")
         check_choice("mask", self.mask, MASKS)
+        self.scene = header.get("scene", "keep") if settings.scene == "auto" else settings.scene
+        check_choice("scene", self.scene, SCENES)
+        self.surface = header.get("surface", "oil") if self.scene == "paint" else None
+        check_choice("surface", self.surface or "oil", SURFACES)
+        self.finishes = bool(settings.finish == "auto" and header.get("finish") and header["size"] <= MOST_TO_FINISH)
 
         self.model = self.style.model.to(self.device)
         self.encoder = self._choose_encoder(settings.wplus).to(self.device)
@@ -162,10 +194,10 @@ class Stylizer:
         portraits = iter(self.render(self.encode(crops)))
         styled = []
         for source, given, faces in zip(sources, pictures, found, strict=True):
-            frame = source.pixels.copy()
-            for face in faces:
-                self.paste(frame, next(portraits), face, in_place=True)
-            styled.append(_same_kind(frame, source, given))
+            own = [next(portraits) for _ in faces]
+            placed = self.place(faces, own, self.persons(source.pixels, faces))
+            frame = self.compose(source.pixels, placed, self.scene_of(source.pixels, faces, own)) if faces else None
+            styled.append(_same_kind(source.pixels if frame is None else frame, source, given))
         return styled
 
     def find(self, pictures: Sequence[np.ndarray]) -> list[list[Face]]:
@@ -210,17 +242,102 @@ class Stylizer:
 
         return self._in_batches(render, codes, (3, self.size, self.size))
 
+    def _finished(self, faces: Sequence[Face], portraits: Sequence[Tensor], which: Sequence[int]) -> list[Tensor]:
+        """Each face's portrait; of large faces, where the style is finished, in two or four times the size and with the
+        sharper lines that this takes."""
+        shares = [self._finished_share(face) for face in faces]
+        wanted = sorted({number for number, share in zip(which, shares, strict=True) if share})
+        larger = self.finish(torch.stack([portraits[number] for number in wanted])) if wanted else ()
+        finished = dict(zip(wanted, larger, strict=True))
+        return [
+            _mixed(finished[number], portraits[number], share, face.crop_side_px) if share else portraits[number]
+            for face, number, share in zip(faces, which, shares, strict=True)
+        ]
+
+    def _finished_share(self, face: Face) -> float:
+        """Growing with the face, so that one that comes nearer in a film does not change at once."""
+        larger = face.crop_side_px / self.size
+        return min(max((larger - FINISH_FROM) / (FINISH_ALL - FINISH_FROM), 0), 1) if self.finishes else 0
+
+    def finish(self, portraits: Tensor) -> Tensor:
+        """Portraits (N, 3, S, S) in four times the size, with sharper lines: (N, 3, 4 S, 4 S) in [-1, 1]."""
+        net = _finish_net(self.device)
+
+        def finish(batch: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                return net(batch.to(self.device)).float().clamp_(-1, 1).cpu()
+
+        return self._in_batches(finish, portraits, (3, SCALE * self.size, SCALE * self.size))
+
+    def persons(self, picture: np.ndarray, faces: Sequence[Face]) -> Tensor:
+        """Where a person is in the picture around each face, for `place`."""
+        return self.persons_in([view_of(picture, face) for face in faces])
+
+    def persons_in(self, views: Sequence[Tensor]) -> Tensor:
+        """The same of views that are cut already."""
+        return photo_mattes(_matte_net(), views)
+
+    def place(
+        self,
+        faces: Sequence[Face],
+        portraits: Sequence[Tensor],
+        persons: Iterable[Tensor | None],
+        which: Sequence[int] | None = None,
+    ) -> list[Placed]:
+        """Portraits made ready for their places: finished, and with the outline of who is in them. `which` says for
+        each face which portrait is its own, where several share one."""
+        which = range(len(portraits)) if which is None else which
+        mattes = [None] * len(portraits) if self.mask == "face" else portrait_mattes(_matte_net(), portraits)
+        finished = self._finished(faces, portraits, which)
+        return [
+            Placed(face, portrait, mattes[number], person)
+            for face, portrait, person, number in zip(faces, finished, persons, which, strict=True)
+        ]
+
+    def scene_of(self, picture: np.ndarray, faces: Sequence[Face], portraits: Sequence[Tensor]) -> Scene | None:
+        """What these faces' change asks of the picture around them, large ones more; None where it is kept."""
+        return None if self.scene == "keep" or not faces else self.fit(picture, faces, portraits)
+
+    def fit(self, picture: np.ndarray, faces: Sequence[Face], portraits: Sequence[Tensor]) -> Scene:
+        """The same, of one face or more."""
+        scenes = []
+        for face, portrait in zip(faces, portraits, strict=True):
+            head = draw_mask("head", transform(face.crop_from_photo, face.points.astype(np.float64)))
+            crop = crop_face(picture, face.crop_from_photo, PAIRS_PX)
+            scenes.append((fit_scene(crop, portrait, head, face.crop_side_px, self.surface), face.crop_side_px**2))
+        return mix_scenes(scenes)
+
+    def compose(self, frame: np.ndarray, placed: Sequence[Placed], scene: Scene | None = None) -> np.ndarray:
+        """A new frame: the scene, in it the faces, those given last in front."""
+        under = frame if scene is None else scene.under(frame)
+        under = under.copy() if under is frame or not under.flags.writeable else under
+        self.lay(under, placed)
+        return under if scene is None else scene.over(under)
+
+    def lay(self, frame: np.ndarray, placed: Sequence[Placed]) -> None:
+        """The faces in a frame, in place: first they tint the skin around them, then they cover what is theirs."""
+        blends = [blend(self.mask, frame, one.portrait, one.face, one.person, one.matte) for one in placed]
+        for one, laid in zip(placed, blends, strict=True):
+            if laid.tint is not None:
+                add_tint(frame, laid.tint, wide_from_photo(one.face), one.opacity)
+        for one, laid in zip(placed, blends, strict=True):
+            paste_face(frame, one.portrait, one.face, mask=laid.mask, opacity=one.opacity, in_place=True)
+
     def paste(
         self, frame: np.ndarray, crop: Tensor, face: Face, opacity: float = 1.0, *, in_place: bool = False
     ) -> np.ndarray:
-        """The frame with one portrait (3, S, S) in the face's place, through the mask."""
-        return paste_face(frame, crop, face, mask=self.mask, opacity=opacity, in_place=in_place)
+        """The frame with one portrait (3, S, S) in the face's place, the rest of the picture as it is."""
+        frame = frame if in_place and frame.flags.writeable else frame.copy()
+        (placed,) = self.place([face], [crop], self.persons(frame, [face]))
+        self.lay(frame, [replace(placed, opacity=opacity)])
+        return frame
 
     def warning_about(self, face: Face) -> str | None:
         """One line where a face is so large that the portrait will look soft in its place."""
-        if face.crop_side_px <= 2 * self.size:
+        drawn = self.size * (SCALE if self.finishes else 1)
+        if face.crop_side_px <= 2 * drawn:
             return None
-        return f"A face's crop is {face.crop_side_px:.0f} px wide, the style draws {self.size}: it will look soft."
+        return f"A face's crop is {face.crop_side_px:.0f} px wide, the style draws {drawn}: it will look soft."
 
     def _choose_encoder(self, wplus: bool) -> nn.Module:
         encoder = self.style.encoder_wplus if wplus else self.style.encoder
@@ -282,6 +399,27 @@ class Stylizer:
             else:
                 self.batch = min(self.batch, len(some) // 2)  # another thread may have halved it already
         return torch.cat(results) if results else torch.empty(0, *empty)
+
+
+def _mixed(finished: Tensor, portrait: Tensor, share: float, side_px: float) -> Tensor:
+    """As much of a finished portrait as `share`, twice the portrait's size where that is enough."""
+    size = portrait.shape[-1]
+    if side_px <= 2 * size:
+        finished = interpolate(finished[None], size=2 * size, mode="area")[0]
+    if share == 1:
+        return finished
+    plain = interpolate(portrait[None], size=finished.shape[-1], mode="bicubic", align_corners=False)[0]
+    return plain.clamp_(-1, 1).lerp_(finished, share)
+
+
+@cache
+def _finish_net(device: torch.device) -> nn.Module:
+    return load_finish().to(device)
+
+
+@cache
+def _matte_net() -> nn.Module:
+    return load_matte()
 
 
 def default_batch(size: int, device: torch.device) -> int:

@@ -1,0 +1,139 @@
+"""How a drawn face meets the photo: where the person is, and the colour of the skin beside it.
+
+Masks lie in the unit crop: (MASK_SIZE, MASK_SIZE) float32 in [0, 1]. What the photo is asked for lies in a wider view
+of it, with the crop in its middle, (WIDE_SIZE, WIDE_SIZE) at the same scale: necks go on below a crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from dualstylegan.faces.crop import crop_face
+from dualstylegan.faces.face import Face, transform
+from dualstylegan.faces.masks import MASK_SIZE, draw_mask
+from dualstylegan.networks.matte import INPUT_SIZE, MatteNet
+from dualstylegan.runtime.threads import each_on_one_core
+
+FOUND = 0.5  # of the face: where less of it is a person to the matte, there is none in it
+ASTRAY = (0.1, 0.4)  # of what lies far from both heads: where a style's matte takes more of it for a person, it errs
+EDGE = (0.25, 0.75)  # between these a matte goes from background to person
+
+WIDE = 1.5  # crops
+WIDE_SIZE = 192
+_WITHIN = slice((WIDE_SIZE - MASK_SIZE) // 2, (WIDE_SIZE + MASK_SIZE) // 2)
+_MIDDLE = np.s_[..., _WITHIN, _WITHIN]  # the crop
+
+REACH = 0.1  # of the crop: over which the skin beside a face takes on its colour less and less
+FULL = 0.35  # of the face's mask, blurred that far: at its edge, where it is round
+SKIN = 0.09  # by so much of 1 the colour of skin differs, apart from its light
+SKIN_LIGHT = 0.3  # and by its light
+
+
+@dataclass(frozen=True)
+class Blend:
+    """`mask`: the drawn face's opacity, in the crop. `tint` (3, WIDE_SIZE, WIDE_SIZE), in steps of 255, in the wider
+    view: what is added to the photo beside it, or None."""
+
+    mask: np.ndarray
+    tint: np.ndarray | None = None
+
+
+def wide_from_photo(face: Face) -> np.ndarray:
+    """(3, 3): source pixels to the wider view of the face's crop."""
+    wide_from_crop = np.array([[1 / WIDE, 0, 0.5 - 0.5 / WIDE], [0, 1 / WIDE, 0.5 - 0.5 / WIDE], [0, 0, 1]])
+    return wide_from_crop @ face.crop_from_photo
+
+
+def view_of(picture: np.ndarray, face: Face) -> Tensor:
+    """The wider view of a face, as the network sees it: (3, INPUT_SIZE, INPUT_SIZE)."""
+    return crop_face(picture, wide_from_photo(face), INPUT_SIZE)
+
+
+def photo_mattes(net: MatteNet, views: Sequence[Tensor]) -> Tensor:
+    """Where a person is in the wider views: (N, WIDE_SIZE, WIDE_SIZE)."""
+    return _mattes(net, views, WIDE_SIZE)
+
+
+def portrait_mattes(net: MatteNet, portraits: Sequence[Tensor]) -> Tensor:
+    """Where a person is in portraits (3, S, S), RGB in [-1, 1]: (N, MASK_SIZE, MASK_SIZE)."""
+    return _mattes(net, portraits, MASK_SIZE)
+
+
+def _mattes(net: MatteNet, pictures: Sequence[Tensor], size: int) -> Tensor:
+    def look(picture: Tensor) -> Tensor:
+        return _resized(net(_resized(picture, INPUT_SIZE)[None])[0], size)[0]
+
+    found = each_on_one_core(look, [picture.detach().float().cpu() for picture in pictures])
+    return torch.stack(found).clone() if found else torch.empty(0, size, size)
+
+
+def _resized(picture: Tensor, size: int) -> Tensor:
+    return interpolate(picture[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+def blend(
+    kind: str, frame: np.ndarray, portrait: Tensor, face: Face, photo: Tensor | None, styled: Tensor | None
+) -> Blend:
+    """How a portrait (3, S, S) is laid over the frame, by the mattes of the photo around it and, but for the mask
+    "face", of the portrait. Where these find nobody, the mask is the outline that follows from the landmarks."""
+    points = transform(face.crop_from_photo, face.points.astype(np.float64))
+    outline = draw_mask(kind, points)
+    inner = outline if kind == "face" else draw_mask("face", points)
+    if photo is None or (inner * photo.numpy()[_MIDDLE]).sum() < FOUND * inner.sum():
+        return Blend(outline)
+    person = photo.numpy()
+    mask = _of_person(outline, inner, person[_MIDDLE], None if kind == "face" or styled is None else styled.numpy())
+    after = _resized(portrait.float().cpu(), MASK_SIZE).clamp(-1, 1).numpy()
+    return Blend(mask, _tint(crop_face(frame, wide_from_photo(face), WIDE_SIZE).numpy(), after, mask, inner, person))
+
+
+def _of_person(outline: np.ndarray, inner: np.ndarray, photo: np.ndarray, styled: np.ndarray | None) -> np.ndarray:
+    """The outline as far as the drawn person goes: hair that the style adds stays, its background does not. Where the
+    style's matte takes its background for a person, as it does among an engraving's lines, the photo's is taken."""
+    person = anyone = photo
+    if styled is not None:
+        far = (1 - photo) * (1 - outline)
+        astray = float((far * styled).sum() / max(far.sum(), 1.0))
+        person = photo + (1 - _step(astray, *ASTRAY)) * (styled - photo)
+        anyone = np.maximum(person, photo)
+    inside = np.maximum(_step(person, *EDGE), inner * _step(anyone, *EDGE))
+    return (outline * inside).astype(np.float32)
+
+
+def _tint(before: np.ndarray, after: np.ndarray, mask: np.ndarray, inner: np.ndarray, person: np.ndarray) -> np.ndarray:
+    """What the skin beside the mask takes on of the change from the photo's face, `before` (3, WIDE_SIZE, WIDE_SIZE),
+    to the drawn one, `after` (3, MASK_SIZE, MASK_SIZE), in [-1, 1]: all of it at the mask's edge, less and less away
+    from it."""
+    total = max(float(inner.sum()), 1e-6)
+    skin = (before[_MIDDLE] * inner).sum((1, 2)) / total
+    apart = before - skin[:, None, None]
+    light = apart.mean(0)
+    chroma = np.square(apart - light).sum(0)
+    alike = np.exp(-0.5 * (chroma / (2 * SKIN) ** 2 + np.square(light / (2 * SKIN_LIGHT)))) * person
+
+    near = alike[_MIDDLE] * inner + 1e-4 * inner
+    sums = np.zeros((5, WIDE_SIZE, WIDE_SIZE), np.float32)
+    sums[_MIDDLE] = np.concatenate([(after - before[_MIDDLE]) * near, near[None], mask[None]])
+    sums = _blurred(sums, REACH * MASK_SIZE)
+    change = sums[:3] / np.maximum(sums[3], 1e-6)
+    fade = np.minimum(sums[4] / FULL, 1)
+    return (127.5 * change * fade * alike).astype(np.float32)
+
+
+def _blurred(planes: np.ndarray, sigma: float) -> np.ndarray:
+    """All but a Gaussian: three boxes, at a quarter of the size."""
+    tensor, radius = avg_pool2d(torch.from_numpy(planes)[None], 4), max(1, round(sigma / 4))
+    for _ in range(3):
+        tensor = avg_pool2d(tensor, 2 * radius + 1, 1, padding=radius)
+    return interpolate(tensor, scale_factor=4, mode="bilinear", align_corners=False)[0].numpy()
+
+
+def _step(values, low: float, high: float):
+    part = np.clip((values - low) / (high - low), 0, 1)
+    return part * part * (3 - 2 * part)

@@ -1,0 +1,131 @@
+"""A drawn face meets the photo: by the person's outline, and with skin beside it that takes on its colour."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from test_crop_paste import drawn_photo, face_at
+
+from dualstylegan.faces.crop import add_tint, crop_face, paste_face
+from dualstylegan.faces.face import transform
+from dualstylegan.faces.find import EmbeddedDetector
+from dualstylegan.faces.masks import MASK_SIZE, draw_mask
+from dualstylegan.faces.matte import WIDE_SIZE, blend, photo_mattes, portrait_mattes, view_of, wide_from_photo
+from dualstylegan.media.images import read_picture
+from dualstylegan.weights import load_matte
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FACE = face_at(200, 180, 160)
+Y, X = (np.mgrid[:MASK_SIZE, :MASK_SIZE] + 0.5) / MASK_SIZE
+
+
+def disc(x: float, y: float, radius: float) -> torch.Tensor:
+    return torch.from_numpy((np.hypot(X - x, Y - y) < radius).astype(np.float32))
+
+
+def wide(matte: torch.Tensor, beyond: float = 0.0) -> torch.Tensor:
+    """A crop's matte in the wider view that photos are seen in."""
+    margin = (WIDE_SIZE - MASK_SIZE) // 2
+    return torch.nn.functional.pad(matte, [margin] * 4, value=beyond)
+
+
+def cut(matte: torch.Tensor) -> torch.Tensor:
+    margin = (WIDE_SIZE - MASK_SIZE) // 2
+    return matte[margin:-margin, margin:-margin]
+
+
+HEAD = disc(0.5, 0.55, 0.38)
+WHITE = torch.ones(3, 32, 32)
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    photo = read_picture(ROOT / "tests" / "data" / "photos" / "astronaut.jpg").pixels
+    (face,) = EmbeddedDetector().find([photo])[0]
+    return photo, face
+
+
+def test_mattes_know_a_person_from_the_background(astronaut):
+    photo, face = astronaut
+    (matte,) = photo_mattes(load_matte(), [view_of(photo, face)]).numpy()
+    assert matte.shape == (WIDE_SIZE, WIDE_SIZE)
+    assert matte[90:110, 80:110].min() > 0.9  # her nose
+    assert max(matte[:60, :30].max(), matte[:60, -30:].max()) < 0.1  # beside her hair
+    (own,) = portrait_mattes(load_matte(), [crop_face(photo, face.crop_from_photo, 128)]).numpy()
+    assert own.shape == (MASK_SIZE, MASK_SIZE)
+    assert np.abs(own - cut(torch.from_numpy(matte)).numpy()).mean() < 0.05
+    assert portrait_mattes(load_matte(), []).shape == (0, MASK_SIZE, MASK_SIZE)
+
+
+@pytest.mark.parametrize("kind", ["head", "crop"])
+def test_where_both_say_background_the_photo_stays(kind):
+    laid = blend(kind, drawn_photo(), WHITE, FACE, wide(HEAD), HEAD)
+    assert laid.mask[HEAD.numpy() == 0].max() == 0
+    assert laid.mask[HEAD.numpy() == 1].max() > 0.99
+
+
+def test_hair_that_the_style_adds_stays():
+    larger = torch.maximum(HEAD, disc(0.5, 0.3, 0.3))
+    laid = blend("crop", drawn_photo(), WHITE, FACE, wide(HEAD), larger)
+    added = ((larger - HEAD).numpy() > 0) & (Y > 0.13)
+    assert laid.mask[added].mean() > 0.9
+
+
+def test_a_styles_background_taken_for_a_person_is_not_pasted():
+    everything = torch.ones(MASK_SIZE, MASK_SIZE)
+    laid = blend("crop", drawn_photo(), WHITE, FACE, wide(HEAD), everything)
+    np.testing.assert_array_equal(laid.mask, blend("crop", drawn_photo(), WHITE, FACE, wide(HEAD), HEAD).mask)
+
+
+@pytest.mark.parametrize("kind", ["face", "head", "crop"])
+def test_where_nobody_is_found_the_outline_is_what_it_was(kind):
+    nobody = torch.zeros(MASK_SIZE, MASK_SIZE)
+    outline = draw_mask(kind, transform(FACE.crop_from_photo, FACE.points.astype(np.float64)))
+    for photo in (None, wide(nobody)):
+        laid = blend(kind, drawn_photo(), WHITE, FACE, photo, nobody)
+        np.testing.assert_array_equal(laid.mask, outline)
+        assert laid.tint is None
+
+
+def test_skin_beside_the_face_takes_on_its_change_and_nothing_else_does():
+    frame = np.full((360, 420, 3), (30, 60, 200), np.uint8)  # a blue wall
+    skin, painted = np.array([200, 150, 120]), np.array([170, 140, 60])
+    person = np.hypot(np.arange(420) - 200, (np.arange(360) - 200)[:, None] * 0.6) < 65
+    frame[person] = skin
+    portrait = torch.from_numpy(np.tile((painted / 127.5 - 1).reshape(3, 1, 1), (1, 32, 32))).float()
+    laid = blend("face", frame, portrait, FACE, torch.ones(WIDE_SIZE, WIDE_SIZE), None)
+    tinted = frame.copy()
+    add_tint(tinted, laid.tint, wide_from_photo(FACE))
+    assert np.abs(tinted[~person].astype(int) - frame[~person]).max() <= 4  # of 140
+    chin = 180 + round(160 * (0.94 - 0.5))
+    change = tinted[chin : chin + 55, 200].astype(float) - skin
+    wanted = painted - skin
+    assert np.abs(change[2] - wanted).max() < 15  # nearly all of it at the jaw
+    assert np.abs(change[-1]).max() < np.abs(wanted).max() / 3  # little of it farther down
+    assert (np.diff(np.abs(change[:, 2])) <= 1).all()
+
+
+def test_pixels_without_tint_keep_their_bytes():
+    frame = drawn_photo()
+    tint = np.zeros((3, MASK_SIZE, MASK_SIZE), np.float32)
+    tint[:, 90:110, 50:70] = 300
+    tinted = frame.copy()
+    add_tint(tinted, tint, FACE.crop_from_photo)
+    changed = (tinted != frame).any(-1)
+    reached = (paste_face(np.zeros_like(frame), WHITE, FACE, mask=(tint[0] > 0).astype(np.float32)) > 0).any(-1)
+    assert changed.any()
+    assert not (changed & ~reached).any()
+    assert tinted.max() == 255  # too much of it is white, and does not begin at black again
+
+
+def test_no_halo_is_left_around_a_head_on_a_photo(astronaut):
+    photo, face = astronaut
+    (matte,) = photo_mattes(load_matte(), [view_of(photo, face)])
+    laid = blend("head", photo, WHITE, face, matte, cut(matte))
+    background = cut(matte).numpy() < 0.05
+    old = draw_mask("head", transform(face.crop_from_photo, face.points.astype(np.float64)))
+    assert (old[background] > 0.3).sum() > 100
+    assert (laid.mask[background] > 0.3).sum() == 0
