@@ -26,7 +26,12 @@ CropOption = Annotated[bool, typer.Option("--crop", help="Write aligned portrait
 NoFaceOption = Annotated[NoFace, typer.Option("--no-face", help="What has no face is copied or not.")]
 SheetOption = Annotated[
     str | None,
-    typer.Option("--sheet", metavar="PNG", help="Also draw strips of before and after.", show_default=False),
+    typer.Option(
+        "--sheet",
+        metavar="FILE",
+        help="Also show before and after: strips in a PNG, or an HTML page with sliders, films and failures.",
+        show_default=False,
+    ),
 ]
 
 

@@ -16,6 +16,7 @@ from dualstylegan.choices import TRUNCATION
 from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.images import from_tensor, write_picture
+from dualstylegan.media.pages import Page, is_page
 from dualstylegan.media.plan import Destination, refuse_anothers
 from dualstylegan.media.sheets import contact_sheet
 from dualstylegan.models import lookup
@@ -68,7 +69,7 @@ def show_style(
     columns: int | None = None,
     offline: bool | None = None,
 ) -> Iterator[Event]:
-    """Draw the numbered contact sheet of a style's exemplars to `output` (default: NAME.png here).
+    """Draw the numbered contact sheet of a style's exemplars to `output` (default: NAME.png here; or an HTML page).
 
     A style without thumbnails has each code rendered on one fixed face, which is kept in the cache. `ids` is a list
     such as "0-29,41,x.jpg". Raises UsageError for exemplars that do not exist, a sheet that cannot be written, and
@@ -99,8 +100,13 @@ def show_style(
 
     labels = [f"{i}  {Path(known.names[i]).stem}" for i in chosen]
     title = f"{header['name']}: {count} exemplars, use as {header['name']}:NUMBER"
-    sheet = contact_sheet([pictures[i] for i in chosen], labels, columns=columns, title=title)
-    write_picture(target, sheet)
+    if is_page(target):
+        page = Page(title, len(chosen), {"licence": header.get("licence") or "not stated"})
+        for i, label in zip(chosen, labels, strict=True):
+            page.add(label, None, [("", pictures[i])])
+        page.write(target)
+    else:
+        write_picture(target, contact_sheet([pictures[i] for i in chosen], labels, columns=columns, title=title))
     data = {"exemplars": {str(i): known.names[i] for i in chosen}, "rendered": thumbnails is None}
     yield Event("done", VERB, source=name, output=str(target), data=data)
     yield Event("summary", VERB, output=str(target), message=f"{target}: {len(chosen)} of {count} exemplars of {name}.")
@@ -210,9 +216,11 @@ def _keep(picture: np.ndarray, file: Path) -> None:
 
 
 def _sheet_place(output: str | Path) -> Path:
+    if is_page(output):
+        return Path(output)
     out = Destination.of(output)
     if out.file is None or out.file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UsageError(f"-o {output}: a sheet is written as .png, .jpg or .webp.")
+        raise UsageError(f"-o {output}: a sheet is written as .png, .jpg, .webp or .html.")
     return out.file
 
 

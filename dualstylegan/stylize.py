@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
+from dualstylegan import __version__
 from dualstylegan.choices import NO_FACE
 from dualstylegan.errors import BadFileError, UsageError
 from dualstylegan.events import Event
@@ -25,6 +27,7 @@ from dualstylegan.media.detect import (
 )
 from dualstylegan.media.images import check_format, read_picture
 from dualstylegan.media.mark import is_marked
+from dualstylegan.media.pages import is_page
 from dualstylegan.media.paths import HEIF_SUFFIXES, PassedOver, Source, expand_inputs, is_complete, kept_apart
 from dualstylegan.media.plan import Destination, Plan, without_results
 from dualstylegan.models import library
@@ -34,9 +37,9 @@ from dualstylegan.models.library import FoundStyle
 from dualstylegan.runtime.devices import pick_device
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.stylizing.film_report import FilmReport
-from dualstylegan.stylizing.photos import AddStrip, PhotoLine, StyleTask
+from dualstylegan.stylizing.photos import PhotoLine, StyleTask
 from dualstylegan.stylizing.settings import FilmOptions, StylizerSettings
-from dualstylegan.stylizing.sheets import MOMENTS, STRIPS_PER_SHEET, Sheets
+from dualstylegan.stylizing.sheets import MOMENTS, STRIPS_PER_SHEET, Report, Sheets
 from dualstylegan.stylizing.style_set import StyleSet
 from dualstylegan.stylizing.stylizer import Stylizer, chosen_for
 
@@ -65,7 +68,7 @@ def stylize_files(
     file, or a template with {parent} {stem} {ext} {style} {id}. `crop` writes the aligned portraits instead of full
     frames: the largest face under the picture's name, the others with -2, -3, ...; of a film, a film of one face. What
     has no face is copied as it is or skipped. `landmarks` is a faces.json whose faces are taken for pictures instead of
-    looking for them. `sheet` is a PNG of before/after strips.
+    looking for them. `sheet` is a PNG of before/after strips, or an HTML page.
 
     Yields one `done`, `skipped` or `failed` event per file between `plan` and `summary`, and `progress` within films;
     one bad file stops nothing. Raises UsageError, before any work, for what cannot be asked.
@@ -81,7 +84,7 @@ def stylize_files(
     for style, times in Counter(style for style in styles if isinstance(style, str)).items():
         if times > 1:
             raise UsageError(f"The style {style} is named {times} times. Name it once.")
-    if sheet is not None:
+    if sheet is not None and not is_page(sheet):
         check_format(sheet)
     known = read_faces_json(landmarks) if landmarks is not None else None
     out = Destination.of(output)
@@ -100,7 +103,7 @@ def stylize_files(
         tasks = [StyleTask(VERB, source, row, _is_film(source)) for source, row in zip(sources, outputs, strict=True)]
         if sheet is not None:
             strips = sum(MOMENTS if task.is_film else 1 for task in tasks)
-            plan.pages(sheet, -(-strips // STRIPS_PER_SHEET), processes.count)
+            plan.pages(sheet, 1 if is_page(sheet) else -(-strips // STRIPS_PER_SHEET), processes.count)
         return plan, tasks, lines
 
     plan, tasks, lines = processes.agree(decide)
@@ -110,6 +113,7 @@ def stylize_files(
     _check_formats(tasks, film)
 
     tally: Counter[str] = Counter()
+    failures: list[tuple[str, str]] = []  # for the page
 
     def work() -> Iterator[Event]:
         if processes.is_main:
@@ -140,29 +144,54 @@ def stylize_files(
             yield Event("note", VERB, message=line)
         before = "source" if photos and films else "frame" if films else "photo"
         labels = [before, *(stylizer.title for stylizer in styles.stylizers)]
-        sheets = Sheets(processes.own(Path(sheet)), labels) if sheet else None
-        add_strip = sheets.add if sheets else None
+        sheets: Sheets | Report | None = None
+        if sheet is not None:
+            own = processes.own(Path(sheet))
+            facts = _facts(styles, settings, film)
+            sheets = Report(own, labels, len(photos), facts) if is_page(sheet) else Sheets(own, labels)
         photo_line = PhotoLine(
             styles,
             portraits=plan.numbered if crop else None,
             no_face=no_face,
             known_faces=known,
-            add_strip=add_strip,
+            add_strip=sheets.add if sheets else None,
         )
         yield from photo_line.run(photos)
         for task in films:
-            yield from _restyle_film(task, styles, film, no_face, add_strip)
+            yield from _restyle_film(task, styles, film, no_face, sheets)
+        if isinstance(sheets, Report):
+            for name, reason in failures:
+                sheets.fail(name, reason)
         yield from sheets.close() if sheets else ()
 
     if processes.is_main:
         yield Event("plan", VERB, total=len(tasks), data={"styles": [str(style) for style in styles]})
-    for event in processes.gather(work, out.root or Path()):
+    for event in processes.gather(partial(_noting, work, failures), out.root or Path()):
         tally[event.kind] += event.kind != "note" or event.source is not None
         if event.kind == "done":  # a film's faces are counted by its tracks
             tally["faces"] += event.data.get("tracks", event.data.get("faces", 0))
         yield event
     if processes.is_main:
         yield _summary(tally, time.monotonic() - started_s, dry_run)
+
+
+def _noting(work: Callable[[], Iterator[Event]], failures: list[tuple[str, str]]) -> Iterator[Event]:
+    """The events of `work`; those that failed are kept in `failures` as they come."""
+    for event in work():
+        if event.kind == "failed":
+            failures.append((event.source or "", event.message or ""))
+        yield event
+
+
+def _facts(styles: StyleSet, settings: StylizerSettings, film: FilmOptions) -> dict[str, str]:
+    """What a page says of how it was made: the styles, what was asked for, the version."""
+    facts = {stylizer.title: stylizer.description for stylizer in styles.stylizers}
+    for asked in (settings, film):
+        default = type(asked)()
+        for one in fields(asked):
+            if (value := getattr(asked, one.name)) != getattr(default, one.name):
+                facts[one.name.removesuffix("_s").replace("_", " ")] = str(value)
+    return facts | {"dsg": __version__}
 
 
 def _check_styles(found: Sequence[FoundStyle | Stylizer], settings: StylizerSettings) -> None:
@@ -192,7 +221,7 @@ def _fetch(styles: Sequence[FoundStyle | Stylizer], wplus: bool) -> Generator[Ev
 
 
 def _restyle_film(
-    task: StyleTask, styles: StyleSet, options: FilmOptions, no_face: str, add_strip: AddStrip | None
+    task: StyleTask, styles: StyleSet, options: FilmOptions, no_face: str, sheets: Sheets | Report | None
 ) -> Iterator[Event]:
     from dualstylegan.stylizing.films import restyle_film  # with PyAV and scipy, which photos do without
 
@@ -200,7 +229,8 @@ def _restyle_film(
     outputs = [(task.outputs[number], styles.stylizers[number]) for number in numbers]
     said = 0
     try:
-        restyled = restyle_film(task.source.path, outputs, options, no_face=no_face, with_strips=add_strip is not None)
+        with_strips = isinstance(sheets, Sheets)
+        restyled = restyle_film(task.source.path, outputs, options, no_face=no_face, with_strips=with_strips)
         with closing(restyled) as reports:
             for report in reports:
                 for line in report.warnings[said:]:
@@ -219,10 +249,16 @@ def _restyle_film(
         yield task.event("note", report.summary)
     event = task.event("done", None if report.faces else "no face found, copied", report.outputs)
     yield replace(event, data={**report.figures, **event.data, "faces": report.faces})
-    for frame, (before, *after) in report.strips if add_strip else ():
+    name = task.source.relative.name
+    if isinstance(sheets, Report):
+        results = {number: path for number, path in enumerate(task.outputs) if path in report.outputs}
+        part = {"start_s": options.start_s, "end_s": options.end_s, "max_frames": options.max_frames}
+        sheets.add_film(name, task.source.path, results, **part)
+        return
+    for frame, (before, *after) in report.strips if sheets else ():
         by_style = dict(zip(numbers, after, strict=True))
         row = [before, *(by_style.get(number) for number in range(len(styles)))]
-        yield from add_strip(f"{task.source.relative.name} {frame}", row)
+        yield from sheets.add(f"{name} {frame}", row)
 
 
 def _progress(task: StyleTask, report: FilmReport) -> Event:

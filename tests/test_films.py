@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from drawn_films import draw_film, frames_of, packets_of, read_deep, stamps_of, write_deep
@@ -627,6 +631,18 @@ def test_the_help_states_the_librarys_defaults(capsys):
     text = capsys.readouterr().out
     for option, value in (("--detect-every", DETECT_EVERY), ("--smooth", SMOOTH)):
         assert f"[default: ({value})]" in text[text.index(option) :][:600]
+
+
+def test_a_page_shows_a_film_beside_its_result(style):
+    face_film("a.mp4", 30)
+    run("a.mp4", [f"{style}:0", f"{style}:1"], sheet="report.html")
+    text = Path("report.html").read_text(encoding="utf-8")
+    previews = [base64.b64decode(one) for one in re.findall(r'data-film="([^"]+)"', text)]
+    assert len(previews) == 2
+    with av.open(io.BytesIO(previews[0])) as film:
+        first = next(film.decode(video=0))
+        assert not film.streams.audio
+    assert first.height == sheets.PREVIEW_PX and first.width == pytest.approx(2 * 240 * WIDTH / HEIGHT, abs=4)
 
 
 def test_a_sheet_shows_moments_of_a_film(style):

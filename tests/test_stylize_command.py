@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -228,6 +229,19 @@ def test_faces_beside_a_picture_called_like_them_are_all_kept(style):
     assert files("stylized") == ["a-2.png", "a-3.png", "a.png"]
     outputs = {Path(e.source).name: e.data["outputs"] for e in events if e.kind == "done"}
     assert outputs == {"a.png": ["stylized/a.png", "stylized/a-3.png"], "a-2.png": ["stylized/a-2.png"]}
+
+
+def test_a_page_shows_every_photo_in_every_style_and_what_failed(style):
+    for name in "cab":
+        save(f"in/{name}.png")
+    Path("in/broken.png").write_bytes(Path("in/a.png").read_bytes()[:300])
+    events = run("in", [f"{style}:0", f"{style}:1"], sheet="job/report.html", structure=0.5)
+    text = Path("job/report.html").read_text(encoding="utf-8")
+    assert [e.output for e in events if e.message == "Before and after: job/report.html"] == ["job/report.html"]
+    titles = re.findall(r"<figcaption>(.*?) <i>", text)
+    assert titles == [name for name in ("a.png", "b.png", "c.png") for _ in range(2)]
+    assert "<b>in/broken.png</b>" in text
+    assert "<th>structure</th><td>0.5</td>" in text
 
 
 def test_a_sheet_overwrites_nothing_that_is_read_or_written(style):

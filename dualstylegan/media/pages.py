@@ -96,7 +96,9 @@ class Page:
             title=html.escape(_text(self.title)),
             chosen=chosen if choices else "",
             hint="<p>Drag the line, or press the arrow keys, to compare.</p>" if self._compares else "",
-            cards="\n".join(map(self._figure, self.cards)),
+            cards="\n".join(
+                map(self._figure, sorted(self.cards, key=lambda card: card.title))
+            ),  # they end in any order
             failures=f"<h2>Failed</h2><ul class=failed>{failed}</ul>" if failed else "",
             facts="".join(
                 f"<tr><th>{html.escape(_text(k))}</th><td>{html.escape(_text(v))}</td></tr>" for k, v in facts.items()
@@ -113,7 +115,7 @@ class Page:
         caption = f"<figcaption>{title}{f' <i>{label}</i>' if label else ''}</figcaption>"
         if card.film is not None:
             source = base64.b64encode(card.film).decode()
-            seen = f'<video controls muted loop playsinline preload="none" data-film="{source}"></video>'
+            seen = f'<video controls muted loop playsinline preload="metadata" data-film="{source}"></video>'
             return f'<figure data-style="{label}">{seen}{caption}</figure>'
         _, width, height = self.stored[card.after]
         after = f'<img class="after" data-picture="{card.after}" width={width} height={height} alt="{title}, {label}">'

@@ -1,8 +1,9 @@
-"""Sheets of before and after: strips of photos and of moments of films, some to a page."""
+"""What a job has done, to look at: sheets with strips of before and after, or one page for a browser."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ from PIL import Image
 
 from dualstylegan.events import Event
 from dualstylegan.media.images import write_picture
+from dualstylegan.media.pages import Page
 from dualstylegan.media.plan import page
 from dualstylegan.media.sheets import strip
 
 STRIPS_PER_SHEET = 40
-STRIP_PX = 256
+STRIP_PX, SHOWN_PX = 256, 448  # the height of a strip, and of the pictures that are kept for one
 MOMENTS = 4  # of a film
+PREVIEW_S, PREVIEW_FPS, PREVIEW_PX = 4, 12, 240  # of a film on a page
 
 Row = list[np.ndarray | None]  # before, then after in each style, small; None where there is nothing to show
 
@@ -43,6 +46,64 @@ class Sheets:
         write_picture(path, strip(*self.rows, labels=self.labels, row_labels=self.names, height_px=STRIP_PX))
         self.rows, self.names = [], []
         yield Event("note", "stylize", output=str(path), message=f"Before and after: {path}")
+
+
+class Report:
+    """The same as one HTML page; films are short previews there, and what failed is named."""
+
+    def __init__(self, path: Path, labels: Sequence[str], pictures: int, facts: Mapping[str, str]):
+        """`pictures` is how many photos there may be; `facts` stand at the page's foot."""
+        self.path, self.labels = path, labels
+        title = f"{labels[0]}s in {', '.join(labels[1:])}"
+        self.page = Page(title[0].upper() + title[1:], pictures * len(labels), facts)
+
+    def add(self, name: str, row: Row) -> Iterator[Event]:
+        before, *after = row
+        shown = [(label, one) for label, one in zip(self.labels[1:], after, strict=True) if one is not None]
+        self.page.add(name, before, shown)
+        return iter(())
+
+    def add_film(self, name: str, source: Path, results: Mapping[int, Path], **part: float | int | None) -> None:
+        """`results` by style; `part` is what was taken of the source, as `open_film` has it."""
+        for number, result in results.items():
+            self.page.add_film(name, self.labels[number + 1], preview(source, result, **part))
+
+    def fail(self, name: str, reason: str) -> None:
+        self.page.fail(name, reason)
+
+    def close(self) -> Iterator[Event]:
+        self.page.write(self.path)
+        yield Event("note", "stylize", output=str(self.path), message=f"Before and after: {self.path}")
+
+
+def preview(source: Path, result: Path, **part: float | int | None) -> bytes:
+    """The first seconds of a film before and after, side by side, small and silent: H.264 in MP4."""
+    from dualstylegan.media.film.clip import write_clip
+    from dualstylegan.media.film.video import open_film
+
+    def frames() -> Iterator[np.ndarray]:
+        due_s = 0.0
+        with open_film(source, **part) as before, open_film(result) as after:
+            began_s = None
+            for old, new in zip(before, after, strict=False):
+                began_s = new.time_s if began_s is None else began_s
+                at_s = new.time_s - began_s
+                if at_s > PREVIEW_S:
+                    return
+                if at_s >= due_s:
+                    due_s += 1 / PREVIEW_FPS
+                    yield np.concatenate([_even(old.pixels), _even(new.pixels)], axis=1)
+
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "preview.mp4"
+        write_clip(clip, frames(), fps=PREVIEW_FPS)
+        return clip.read_bytes()
+
+
+def _even(pixels: np.ndarray) -> np.ndarray:
+    """PREVIEW_PX high, and of an even width, as H.264 wants it."""
+    width_px = max(2, 2 * round(pixels.shape[1] * PREVIEW_PX / pixels.shape[0] / 2))
+    return np.asarray(Image.fromarray(pixels).resize((width_px, PREVIEW_PX), Image.Resampling.BILINEAR))
 
 
 class FilmStrips:
@@ -78,5 +139,5 @@ class FilmStrips:
 
 def small(pixels: np.ndarray) -> np.ndarray:
     image = Image.fromarray(pixels)
-    width_px = max(1, round(image.width * STRIP_PX / image.height))
-    return np.asarray(image.resize((width_px, STRIP_PX), Image.Resampling.LANCZOS, reducing_gap=2))
+    width_px = max(1, round(image.width * SHOWN_PX / image.height))
+    return np.asarray(image.resize((width_px, SHOWN_PX), Image.Resampling.LANCZOS, reducing_gap=2))
