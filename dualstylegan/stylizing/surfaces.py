@@ -18,44 +18,57 @@ FINER = 8  # at least so many pixels of a frame stand behind one that is compute
 SMALL, LARGE = 45_000, 160_000  # pixels: at least and at most
 STROKE = 0.02  # of a face's crop: from the middle of a stroke to its edge
 STROKE_PX = 3  # the same, at the size that is computed at
+FINE_PX = 300  # of a face's crop: so fine are pictures around faces
 LOOKS = 8  # directions in which a stroke's colour may lie
 ALONG = 1.5  # how much rather it lies along edges than across
 FLATNESS = 1e-3  # variance of colour, of 1, below which areas are all the same
+MOST_GAIN = 0.7  # of a picture's own edges: more, and they stand out beside the faces' strokes
 TEXTURE = 4e-3  # variance that is the picture's grain still, and not an edge
 
 LEVELS = 6  # of light, that areas are laid out in
-OUTLINE = 0.8  # of black
+STEEP = 14  # how sharp the borders between levels are
+OUTLINE = 0.85  # of black
+OUTLINE_FROM, OUTLINE_OVER = 0.018, 0.016  # how much darker than around it a line is that is drawn, and drawn wholly
 
-LINES = 0.017  # of a face's crop: from one line to the next
+LINES = 0.0125  # of a face's crop: from one line to the next
 LEAST_LINES_PX = 3.2
 SLANT = 0.6  # radians, of the first lines; the second cross them
 BEND = 7.0  # radians of a line's period by which white bends it
-INK = 0.34  # of the light that a line takes
+INK = 0.42  # of the light that a line takes
 
 
 @torch.inference_mode()
 def oil(frame: np.ndarray, face_px: float) -> np.ndarray:
     """Strokes of one colour each, along edges: an anisotropic Kuwahara filter (Kyprianidis et al. 2009)."""
     full = _planes(frame)
+    fine = _as_fine_as_faces(full, face_px)
     low = _at_stroke_size(full, face_px)
-    return _levels(_applied(full, low, _strokes(low, _edges(low)), TEXTURE))
+    return _levels(_enlarged(_applied(fine, low, _strokes(low, _edges(low)), TEXTURE), full))
 
 
 @torch.inference_mode()
 def flat(frame: np.ndarray, face_px: float) -> np.ndarray:
     """Areas of few levels of light, with dark outlines."""
     full = _planes(frame)
+    fine = _as_fine_as_faces(full, face_px)
     low = _at_stroke_size(full, face_px)
     edges = _edges(low)
     areas = _strokes(_strokes(low, edges), edges)
     light = areas.mean(1, keepdim=True)
-    outlines = (_blurred(light, 1.8) - _blurred(light, 0.9) - 0.008).mul_(22).clamp_(0, OUTLINE)
+    lines = _blurred(light, 1.8) - _blurred(light, 0.9)
+    areas = _enlarged(_applied(fine, low, areas, 2 * TEXTURE), full)
+    areas.mul_(_in_levels(areas.mean(1, keepdim=True)))
+    # Cut out at full size: so lines are as crisp as those that a style draws in its faces.
+    lines = _enlarged(lines, full).sub_(OUTLINE_FROM).div_(OUTLINE_OVER).clamp_(0, 1)
+    return _levels(areas.mul_(lines.mul_(-OUTLINE).add_(1)))
+
+
+def _in_levels(light: Tensor) -> Tensor:
+    """By what light is multiplied to lie halfway from where it is to the nearest of LEVELS levels."""
     steps = light * LEVELS
-    step = steps.floor()
-    stepped = (step + ((steps - step - 0.5) * 9).sigmoid()) / LEVELS
-    areas = areas * ((light + stepped) / (2 * light.clamp_min(0.02)))
-    outlines = _enlarged(outlines, full)
-    return _levels(_applied(full, low, areas, 2 * TEXTURE).mul_(1 - outlines))
+    level = steps.floor()
+    steps.sub_(level).sub_(0.5).mul_(STEEP).sigmoid_().add_(level).div_(LEVELS)
+    return steps.add_(light).div_(light.clamp(min=0.02).mul_(2))
 
 
 @torch.inference_mode()
@@ -68,14 +81,15 @@ def hatch(frame: np.ndarray, face_px: float, greys: np.ndarray) -> np.ndarray:
     full = _planes(frame)
     light = full.mean(1, keepdim=True)
     low = _at_stroke_size(light, face_px)
+    light = _enlarged(_as_fine_as_faces(light, face_px), full)
     bent = _enlarged(_blurred(low, 4.0).mul_(BEND), full)
     dark = _enlarged(_blurred(low, 1.2), full).add_(light, alpha=0.5).div_(-1.5).add_(1)
     turn = 2 * math.pi / max(LEAST_LINES_PX, LINES * face_px)
     across = torch.arange(width, dtype=torch.float32) * (turn * math.sin(SLANT))
     down = torch.arange(height, dtype=torch.float32)[:, None] * (turn * math.cos(SLANT))
-    lines = _ink(dark * 1.25 - 0.18, across + down + bent)
-    crossed = _ink(dark * 1.5 - 0.75, across - down - bent)
-    light.mul_(torch.maximum(lines, crossed).sub_(0.4).mul_(-INK).add_(1))
+    lines = _ink(dark * 1.5 - 0.42, across + down + bent)
+    crossed = _ink(dark * 1.6 - 0.85, across - down - bent)
+    light.mul_(torch.maximum(lines, crossed).sub_(0.35).mul_(-INK).add_(1))
     tint, slope = torch.from_numpy(greys).float().reshape(2, 1, 3, 1, 1)
     return _levels(light * (1 + slope) + tint)
 
@@ -120,7 +134,7 @@ def _applied(full: Tensor, low: Tensor, painted: Tensor, texture: float) -> Tens
     mean_light, mean_light_painted = (planes.mean(1, keepdim=True) for planes in (mean_low, mean_painted))
     products = _box(torch.cat([light * light, light * light_painted], 1), 2)
     variance = products[:, :1] - mean_light * mean_light
-    gain = (products[:, 1:] - mean_light * mean_light_painted) / (variance + texture)
+    gain = ((products[:, 1:] - mean_light * mean_light_painted) / (variance + texture)).clamp_(0, MOST_GAIN)
     rest = mean_painted - gain * mean_low
     rest, gain = _enlarged(_box(torch.cat([rest, gain], 1), 1), full).split((3, 1), dim=1)
     return torch.addcmul(rest, gain, full)
@@ -135,7 +149,19 @@ def _at_stroke_size(full: Tensor, face_px: float) -> Tensor:
     return interpolate(full, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
+def _as_fine_as_faces(full: Tensor, face_px: float) -> Tensor:
+    """What is finer than a drawn face is left out: hair by hair beside one reads as a seam."""
+    height, width = full.shape[2:]
+    scale = FINE_PX / max(face_px, 1e-3)
+    if scale > 0.8:
+        return full
+    size = max(8, round(height * scale)), max(8, round(width * scale))
+    return interpolate(full, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
 def _enlarged(low: Tensor, full: Tensor) -> Tensor:
+    if low.shape[2:] == full.shape[2:]:
+        return low
     return interpolate(low, size=full.shape[2:], mode="bilinear", align_corners=False)
 
 
