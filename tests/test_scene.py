@@ -141,7 +141,7 @@ def test_flat_areas_have_dark_outlines():
     assert across[74:86].min() < across[40] - 20
 
 
-@pytest.mark.parametrize("surface", [oil, flat, lambda frame, face_px: hatch(frame, face_px, np.zeros((2, 3)))])
+@pytest.mark.parametrize("surface", [oil, lambda frame, face_px: hatch(frame, face_px, np.zeros((2, 3)))])
 def test_beside_a_large_face_nothing_is_finer_than_it_is_drawn(surface):
     frame = np.full((240, 320, 3), 150, np.uint8)
     frame[:, 160:161] = 250  # a hair
