@@ -8,9 +8,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from dualstylegan.errors import UsageError
-from dualstylegan.faces.crop import crop_face, ffhq_matrix, paste_face, sample_crop
+from dualstylegan.faces.crop import crop_face, ffhq_matrix, part_shown, paste_face, sample_crop
 from dualstylegan.faces.face import LEFT_EYE, RIGHT_EYE, Face, crop_side_px, transform
 from dualstylegan.faces.masks import MASK_SIZE, MASKS, draw_mask
+from dualstylegan.faces.matte import WIDE_SIZE, blend
 from dualstylegan.media.images import from_tensor, to_tensor
 
 # The mean face of the iBUG points in the unit crop, rounded: jaw, brows, nose, eyes, mouth
@@ -56,6 +57,22 @@ def reached(photo: np.ndarray, face: Face, mask: str) -> np.ndarray:
     """Where the mask lets anything through: (H, W) bool."""
     black = np.zeros_like(photo)
     return (paste_face(black, torch.ones(3, 16, 16), face, mask=mask) > 0).any(-1)
+
+
+@pytest.mark.parametrize("size, side_px", [(64, 150), (256, 30), (256, 90), (1024, 12), (1024, 200)])
+def test_nothing_is_read_beyond_the_part_that_is_shown(size, side_px):
+    photo, face = drawn_photo(), face_at(190.3, 160.8, side_px, 17)
+    crop = torch.rand(3, size, size, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    left, top, right, bottom = part_shown(face, size)
+    shown = torch.full_like(crop, torch.nan)
+    shown[:, top:bottom, left:right] = crop[:, top:bottom, left:right]
+    other = torch.where(shown.isnan(), -crop.sign(), shown)
+    assert np.array_equal(paste_face(photo, crop, face), paste_face(photo, other, face))
+    if side_px > 50:
+        assert (right - left) * (bottom - top) < 0.85 * size * size
+    laid = [blend("face", photo, one, face, torch.ones(WIDE_SIZE, WIDE_SIZE), None) for one in (crop, other)]
+    assert np.array_equal(laid[0].mask, laid[1].mask)
+    np.testing.assert_allclose(laid[0].tint, laid[1].tint, atol=0.01)
 
 
 # --- geometry

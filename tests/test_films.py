@@ -30,6 +30,7 @@ from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
 from dualstylegan.faces import find
 from dualstylegan.media.film import parts
+from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.runtime.stages import QUEUE_ITEMS, Line
 from dualstylegan.stylize import stylize_files
@@ -248,6 +249,24 @@ def test_crop_makes_a_film_of_the_portrait(style):
     assert ended(run("sea.mp4", f"{style}:1", crop=True)) == {"sea.mp4": "skipped"}
 
 
+@pytest.mark.parametrize("crop", [False, True])
+def test_films_and_photos_are_drawn_as_far_as_they_are_shown(style, monkeypatch, crop):
+    seen, forward = [], DualStyleGAN.forward
+
+    def watched(self, *args, region=None, **kwargs):
+        seen.append(region)
+        return forward(self, *args, region=region, **kwargs)
+
+    monkeypatch.setattr(DualStyleGAN, "forward", watched)
+    monkeypatch.setattr(stylizer_module, "REGIONS_FROM", SIZE)
+    face_frames("a", 3)
+    Image.fromarray(pictures("a")[0]).save("one.png")
+    for source in ("a", "one.png"):
+        run(source, f"{style}:1", EXACT, crop=crop, mask="face")
+        assert seen and {region is None for region in seen} == {crop}
+        seen.clear()
+
+
 def test_the_largest_face_is_kept_to_until_it_leaves(style):
     """The second face outgrows the first one, which yet stays the film's."""
 
@@ -308,7 +327,7 @@ def test_faces_are_batched_across_frames(style):
     face_film("a.mp4", 16)
     stylizer, sizes = Stylizer(f"{style}:1", device="cpu", batch=4), []
     render = stylizer.render
-    stylizer.render = lambda codes: sizes.append(len(codes)) or render(codes)
+    stylizer.render = lambda codes, *region: sizes.append(len(codes)) or render(codes, *region)
     run("a.mp4", stylizer)
     assert sizes == [4, 4, 4, 4]
 
@@ -319,7 +338,7 @@ def test_a_still_photo_repeated_60_times_gives_identical_frames(style, precision
     face_frames("a", 60, lambda i: ((50, 46, 18), (115, 50, 14)))
     stylizer, rendered = Stylizer(f"{style}:1", device="cpu", precision=precision), []
     render = stylizer.render
-    stylizer.render = lambda codes: rendered.append(len(codes)) or render(codes)
+    stylizer.render = lambda codes, *region: rendered.append(len(codes)) or render(codes, *region)
     run("a", stylizer)
     after = pictures("stylized/a")
     assert len(after) == 60 and all(np.array_equal(one, after[0]) for one in after)
@@ -496,17 +515,17 @@ def test_resumed_it_is_the_film_of_a_run_that_was_not_stopped(style, monkeypatch
 
     render, rendered = stylizer.render, []
 
-    def until_frame_40(codes):
+    def until_frame_40(codes, *region):
         if sum(rendered) >= 48:
             raise OSError("the power went")
         rendered.append(len(codes))
-        return render(codes)
+        return render(codes, *region)
 
     monkeypatch.setattr(stylizer, "render", until_frame_40)
     assert ended(run("a.mp4", stylizer)) == {"a.mp4": "failed"}
     assert not Path("stylized/a.mp4").exists() and "--resume" in caplog.text
     rendered.clear()
-    monkeypatch.setattr(stylizer, "render", lambda codes: rendered.append(len(codes)) or render(codes))
+    monkeypatch.setattr(stylizer, "render", lambda codes, *region: rendered.append(len(codes)) or render(codes, *region))
     events = run("a.mp4", stylizer, {"resume": True})
     assert same_film("stylized/a.mp4", "whole/a.mp4")
     assert packets_of("stylized/a.mp4") == packets_of("a.mp4")
@@ -676,6 +695,7 @@ sys.path[:0] = {path!r}
 from tiny_style import DrawnFaces
 from dualstylegan.stylizing import stylizer
 from dualstylegan.media.film import parts
+from dualstylegan.networks.dualstyle import DualStyleGAN
 from dsgcli.main import main
 parts.PART_FRAMES = 16
 class Slow(DrawnFaces):

@@ -355,7 +355,7 @@ def test_faces_are_batched_across_pictures_and_crowds_within_one(style):
     save("in/crowd.png", drawn_photo(320, 240, crowd))
     stylizer, sizes = Stylizer(f"{style}:1", device="cpu", batch=4), []
     render = stylizer.render
-    stylizer.render = lambda codes: sizes.append(len(codes)) or render(codes)
+    stylizer.render = lambda codes, *region: sizes.append(len(codes)) or render(codes, *region)
     events = run("in", stylizer)
     assert events[-1].data["faces"] == 15 and max(sizes) == 4 and len(sizes) <= 5
 

@@ -13,6 +13,8 @@ from dualstylegan.choices import row_weights
 from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError
 from dualstylegan.models.codes import fit_weights
 from dualstylegan.models.library import Library, load_style
+from dualstylegan.networks.dualstyle import DualStyleGAN
+from dualstylegan.stylizing import stylizer as stylizer_module
 from dualstylegan.stylizing.settings import StylizerSettings
 from dualstylegan.stylizing.stylizer import choose_weights
 
@@ -251,6 +253,40 @@ def test_a_wrong_setting_is_one_line_that_says_what_exists(style, settings, said
 def test_a_wrong_exemplar_says_what_exists(style):
     with pytest.raises(UsageError, match="numbered 0 to 2"):
         make(f"{style}:3")
+
+
+# Only what is shown
+
+
+@pytest.fixture
+def regions(monkeypatch) -> list:
+    """Small models are drawn in part too, and this is which."""
+    seen, forward = [], DualStyleGAN.forward
+    monkeypatch.setattr(stylizer_module, "REGIONS_FROM", SIZE)
+
+    def watched(self, *args, region=None, **kwargs):
+        seen.append(region)
+        return forward(self, *args, region=region, **kwargs)
+
+    monkeypatch.setattr(DualStyleGAN, "forward", watched)
+    return seen
+
+
+def test_only_what_a_mask_shows_is_drawn_and_looks_the_same(style, regions, monkeypatch):
+    photo = drawn_photo(faces=TWO_FACES)
+    part = make(f"{style}:1", mask="face", scene="keep")(photo)
+    assert regions and None not in regions
+    assert all((right - left) * (bottom - top) < SIZE * SIZE for left, top, right, bottom in regions)
+    monkeypatch.setattr(Stylizer, "region_of", lambda *_: None)
+    whole = make(f"{style}:1", mask="face", scene="keep")(photo)
+    assert regions[-1] is None
+    assert np.abs(part.astype(int) - whole).max() <= 1  # steps of 255: other sizes round differently
+
+
+@pytest.mark.parametrize("settings", [{"mask": "head"}, {"mask": "face", "scene": "tone"}], ids=["matte", "scene"])
+def test_where_all_of_a_portrait_is_looked_at_all_is_drawn(style, regions, settings):
+    make(f"{style}:1", **settings)(drawn_photo(faces=((160, 120, 14),)))
+    assert regions == [None]
 
 
 # Memory

@@ -16,10 +16,10 @@ from torch.nn.functional import grid_sample, interpolate, pad
 
 from dualstylegan.errors import UsageError
 from dualstylegan.faces.face import Face, crop_side_px, ffhq_matrix, transform
-from dualstylegan.faces.masks import draw_mask
+from dualstylegan.faces.masks import MASK_SIZE, draw_mask
 from dualstylegan.media.images import from_tensor, to_levels
 
-__all__ = ["crop_face", "ffhq_matrix", "paste_face", "sample_crop"]
+__all__ = ["crop_face", "ffhq_matrix", "part_shown", "paste_face", "sample_crop"]
 
 # Scaling down happens in two steps: an antialiased resize to a little more than the size wanted, then the warp's
 # bicubic samples. The closer the resize comes, the fewer jagged edges; the less it does, the sharper the result.
@@ -36,6 +36,7 @@ UNCHANGED, CHANGED = 1 / 127.5, 3 / 127.5
 # films faces are followed a little beyond the border.
 FARTHEST, LARGEST = 2, 100
 
+PARTS = 32  # of a crop's side: what is shown of it is told in so many steps, as networks are slow on new shapes
 BEYOND = 2  # px beside a sample that bicubic interpolation reads
 TAPS = 3  # px around the samples that bicubic interpolation may read, and one to spare
 
@@ -200,6 +201,23 @@ def paste_face(
     for channel, plane in enumerate(np.rint(blended, out=blended).astype(np.uint8)):
         region[..., channel] = plane  # all three in one go would take four times as long
     return frame
+
+
+def part_shown(face: Face, size: int, mask: str = "face") -> tuple[int, int, int, int]:
+    """The part (left, top, right, bottom; px) of a crop of `size` px beyond which a paste through the outline reads
+    nothing, in steps of a thirty-second of its side."""
+    drawn = draw_mask(mask, transform(face.crop_from_photo, face.points.astype(np.float64)))
+    (rows,), (columns,) = drawn.any(1).nonzero(), drawn.any(0).nonzero()
+    if not len(rows):
+        return (0, 0, size, size)
+    # Two interpolations read around what the mask covers, the one that shrinks the crop and the one that turns it
+    pasted = min(size, math.ceil(PASTE_OVERSAMPLING * face.crop_side_px))
+    margin = 1 / MASK_SIZE + 2 * BEYOND / pasted
+    low = np.array([columns[0], rows[0]]) / MASK_SIZE - margin
+    high = np.array([columns[-1] + 1, rows[-1] + 1]) / MASK_SIZE + margin
+    steps = np.concatenate([np.floor(low * PARTS), np.ceil(high * PARTS)]).clip(0, PARTS)
+    left, top, right, bottom = (int(step) for step in steps * size // PARTS)
+    return left, top, right, bottom
 
 
 def add_tint(frame: np.ndarray, tint: np.ndarray, unit_from_photo: np.ndarray, opacity: float = 1.0) -> None:

@@ -34,6 +34,7 @@ from dualstylegan.faces.track import FaceTracker, FrameFaces, TrackedFace
 from dualstylegan.media.film.encode import CONTAINERS
 from dualstylegan.media.film.video import Film, FilmFrame, FilmWriter, forget_parts, open_film
 from dualstylegan.media.images import from_tensor
+from dualstylegan.networks.stylegan2 import Box
 from dualstylegan.runtime.files import whole_file
 from dualstylegan.runtime.stages import Channel, Line
 from dualstylegan.stylizing.film_report import FilmReport
@@ -267,12 +268,19 @@ class FilmLine:
                     own = [(moment.codes[self.styles.encoder_of[number]], moment.faces) for moment in wanted]
                     codes = [(face.track, (known[face.track],)) for known, faces in own for face in faces]
                     distinct, places = without_repeats(codes)
-                    portraits = stylizer.render(torch.stack([code for (code,) in distinct])) if distinct else []
+                    region = self._region_of(stylizer, wanted)
+                    portraits = stylizer.render(torch.stack([code for (code,) in distinct]), region) if distinct else []
                     shown = iter(self._placed(stylizer, wanted, portraits, places))
                     for moment in wanted:
                         moment.placed.append([next(shown) for _ in moment.faces])
                 yield from some
                 del some, wanted  # while the next are awaited, these may be gone
+
+    def _region_of(self, stylizer: Stylizer, moments: Sequence[Moment]) -> Box | None:
+        if self.options.crop:
+            return None
+        # scenes are fitted to portraits of their own, once a shot
+        return stylizer.region_of([tracked.face for moment in moments for tracked in moment.faces], scene="keep")
 
     def _placed(
         self, stylizer: Stylizer, moments: Sequence[Moment], portraits: Sequence[Tensor], places: Sequence[int]

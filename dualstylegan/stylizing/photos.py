@@ -210,8 +210,9 @@ class PhotoLine:
             canvas.look_ahead(own)
         codes, done = torch.cat(codes), 0
         while done < len(places):
-            portraits = stylizer.render(codes[done : done + stylizer.batch])
-            some = places[done : done + len(portraits)]
+            some = places[done : done + stylizer.batch]
+            region = stylizer.region_of([face for _, _, face, _ in some]) if self.canvas is _FullFrame else None
+            portraits = stylizer.render(codes[done : done + len(some)], region)
             for (canvas, page, _, _), placed in zip(some, self._ready(stylizer, some, portraits), strict=True):
                 canvas.add(placed, page)
             done += len(portraits)

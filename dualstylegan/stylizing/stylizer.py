@@ -20,7 +20,7 @@ from torch.nn.functional import interpolate
 
 from dualstylegan.choices import MASKS, SCENES, STRUCTURE_ROWS, SURFACES, TRUNCATION, check_choice, row_weights
 from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError
-from dualstylegan.faces.crop import add_tint, crop_face, paste_face
+from dualstylegan.faces.crop import add_tint, crop_face, part_shown, paste_face
 from dualstylegan.faces.face import Face, transform
 from dualstylegan.faces.find import make_detector
 from dualstylegan.faces.masks import draw_mask
@@ -31,6 +31,7 @@ from dualstylegan.models.codes import ExtrinsicCode, StylePart, StyleRequest, ex
 from dualstylegan.models.library import FoundStyle, Library
 from dualstylegan.models.style import Style
 from dualstylegan.networks.finish import SCALE
+from dualstylegan.networks.stylegan2 import Box
 from dualstylegan.runtime.devices import pick_device, pick_precision, unless_memory_runs_out
 from dualstylegan.stylizing.scene import PAIRS_PX, Scene, fit_scene, mix_scenes
 from dualstylegan.stylizing.settings import SamplingSettings, StylizerSettings
@@ -38,6 +39,7 @@ from dualstylegan.weights import load_finish, load_matte
 
 FINISH_FROM, FINISH_ALL = 1.0, 1.5  # crops wider than the style draws, by these, are finished a little, and wholly
 MOST_TO_FINISH = 256  # px: larger portraits have detail of their own
+REGIONS_FROM = 256  # px: smaller portraits take as long in part as whole
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +193,7 @@ class Stylizer:
             return [_same_kind(s.pixels, s, given) for s, given in zip(sources, pictures, strict=True)]
 
         crops = torch.cat([self.crop(frame, [face]) for frame, face in everyone])
-        portraits = iter(self.render(self.encode(crops)))
+        portraits = iter(self.render(self.encode(crops), self.region_of([face for _, face in everyone])))
         styled = []
         for source, given, faces in zip(sources, pictures, found, strict=True):
             own = [next(portraits) for _ in faces]
@@ -230,14 +232,27 @@ class Stylizer:
 
         return self._in_batches(encode, crops, (self.model.rows, self.model.style_dim))
 
-    def render(self, codes: Tensor) -> Tensor:
-        """Codes (N, rows, dim) in W+ to portraits (N, 3, S, S), clamped to [-1, 1], float32 on the CPU."""
+    def region_of(self, faces: Sequence[Face], scene: str | None = None) -> Box | None:
+        """What `lay` shows of these faces' portraits, for `render`; None where all of them is looked at: by a matte, by
+        the finish of large faces, or by the fit of a scene, which `scene` says is to come (None: the style's own)."""
+        if self.size < REGIONS_FROM or self.mask != "face" or (scene or self.scene) != "keep" or not faces:
+            return None
+        if any(map(self._finished_share, faces)):
+            return None
+        lefts, tops, rights, bottoms = zip(*(part_shown(face, self.size, self.mask) for face in faces), strict=True)
+        return min(lefts), min(tops), max(rights), max(bottoms)
+
+    def render(self, codes: Tensor, region: Box | None = None) -> Tensor:
+        """Codes (N, rows, dim) in W+ to portraits (N, 3, S, S), clamped to [-1, 1], float32 on the CPU.
+
+        Of a `region` (left, top, right, bottom; px) alone what it needs is computed; around it portraits are grey.
+        """
 
         def render(batch: Tensor) -> Tensor:
             batch = batch.to(self.device)
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 style = self._prepared or self.model.prepare(self._with_colors_of(batch), self.weights, "w+")
-                images = self.model(batch, style, truncation=self.truncation, intrinsic_space="w+")
+                images = self.model(batch, style, truncation=self.truncation, intrinsic_space="w+", region=region)
             return images.float().clamp_(-1, 1).cpu()
 
         return self._in_batches(render, codes, (3, self.size, self.size))

@@ -76,7 +76,7 @@ class StubStylizer(Stylizer):
     def encode(self, crops, rows=None):
         return torch.zeros(len(crops), ROWS, DIM)
 
-    def render(self, codes):
+    def render(self, codes, region=None):
         return self.portrait.repeat(len(codes), 1, 1, 1)
 
 
