@@ -184,7 +184,8 @@ def _windows(base: Image.Image, boxes: np.ndarray, size: int) -> Tensor:
 
 def _normal(pixels: np.ndarray) -> Tensor:
     """uint8 (..., H, W, 3) to float (..., 3, H, W) in about [-1, 1], the networks' own scaling."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3))).float().sub_(127.5).mul_(1 / 128)
+    pixels = np.require(pixels, requirements=["W"])  # or torch warns
+    return torch.from_numpy(pixels).movedim(-1, -3).float().sub_(127.5).mul_(1 / 128)
 
 
 def _corrected(boxes: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -59,7 +59,8 @@ def load_finish() -> FinishNet:
 def _load(build: Callable[[], Net], name: str) -> Net:
     net = build()
     net.load_state_dict(read_face_weights(name))
-    return net.eval().requires_grad_(False)
+    # a processor pools and convolves few channels up to twice as fast where they lie side by side
+    return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def read_face_weights(name: str) -> dict[str, Tensor]:
