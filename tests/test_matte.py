@@ -108,6 +108,23 @@ def test_skin_beside_the_face_takes_on_its_change_and_nothing_else_does():
     assert (np.diff(np.abs(change[:, 2])) <= 1).all()
 
 
+def test_hair_beside_the_face_takes_on_what_became_of_hair_like_it():
+    frame = np.full((360, 420, 3), (200, 150, 120), np.uint8)
+    hair, other = np.array([60, 40, 30]), np.array([40, 200, 60])
+    frame[:170] = hair  # above the eyes, in the face and over it
+    frame[:, 275:] = other  # what is neither
+    before = crop_face(frame, FACE.crop_from_photo, 64)
+    painted = torch.where(before.mean(0) < -0.3, before + 0.3, before)
+    laid = blend("face", frame, painted, FACE, torch.ones(WIDE_SIZE, WIDE_SIZE), None)
+    tinted = frame.copy()
+    add_tint(tinted, laid.tint, wide_from_photo(FACE))
+    change = tinted.astype(float) - frame
+    over = round(FACE.points[:, 1].min()) - 25
+    assert change[over : over + 20, 180:220].mean() > 20  # of 38
+    assert np.abs(change[:, 280:]).max() < 6
+    assert np.abs(change[200:, :270]).max() < 6  # skin, which stays
+
+
 def test_pixels_without_tint_keep_their_bytes():
     frame = drawn_photo()
     tint = np.zeros((3, MASK_SIZE, MASK_SIZE), np.float32)

@@ -33,6 +33,8 @@ REACH = 0.1  # of the crop: over which the skin beside a face takes on its colou
 FULL = 0.35  # of the face's mask, blurred that far: at its edge, where it is round
 SKIN = 0.09  # by so much of 1 the colour of skin differs, apart from its light
 SKIN_LIGHT = 0.3  # and by its light
+HAIR = 0.2  # by so much of 1 the colour of hair differs from hair nearby
+ENOUGH = 0.1  # of what is near: so much hair within the face tells what becomes of hair
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,9 @@ def _of_person(outline: np.ndarray, inner: np.ndarray, photo: np.ndarray, styled
 
 
 def _tint(before: np.ndarray, after: np.ndarray, mask: np.ndarray, inner: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """What the skin beside the mask takes on of the change from the photo's face, `before` (3, WIDE_SIZE, WIDE_SIZE),
-    to the drawn one, `after` (3, MASK_SIZE, MASK_SIZE), in [-1, 1]: all of it at the mask's edge, less and less away
-    from it."""
+    """What skin and hair beside the mask take on of the change from the photo's face, `before` (3, WIDE_SIZE,
+    WIDE_SIZE), to the drawn one, `after` (3, MASK_SIZE, MASK_SIZE), in [-1, 1]: skin of what became of skin nearby,
+    hair of hair like it; all of it at the mask's edge, less and less away from it."""
     total = max(float(inner.sum()), 1e-6)
     skin = (before[_MIDDLE] * inner).sum((1, 2)) / total
     apart = before - skin[:, None, None]
@@ -117,13 +119,21 @@ def _tint(before: np.ndarray, after: np.ndarray, mask: np.ndarray, inner: np.nda
     chroma = np.square(apart - light).sum(0)
     alike = np.exp(-0.5 * (chroma / (2 * SKIN) ** 2 + np.square(light / (2 * SKIN_LIGHT)))) * person
 
-    near = alike[_MIDDLE] * inner + 1e-4 * inner
-    sums = np.zeros((5, WIDE_SIZE, WIDE_SIZE), np.float32)
-    sums[_MIDDLE] = np.concatenate([(after - before[_MIDDLE]) * near, near[None], mask[None]])
+    skin_near = alike[_MIDDLE] * inner + 1e-4 * inner
+    hair_near = (1 - alike[_MIDDLE]) * inner
+    became = after - before[_MIDDLE]
+    near = (skin_near, became * skin_near, hair_near, became * hair_near, before[_MIDDLE] * hair_near, mask)
+    sums = np.zeros((12, WIDE_SIZE, WIDE_SIZE), np.float32)
+    sums[_MIDDLE] = np.concatenate([planes.reshape(-1, *mask.shape) for planes in near])
     sums = _blurred(sums, REACH * MASK_SIZE)
-    change = sums[:3] / np.maximum(sums[3], 1e-6)
-    fade = np.minimum(sums[4] / FULL, 1)
-    return (127.5 * change * fade * alike).astype(np.float32)
+    change = alike * sums[1:4] / np.maximum(sums[0], 1e-6)
+
+    hair = np.maximum(sums[4], 1e-6)
+    unlike = np.square(before - sums[8:11] / hair).sum(0)
+    like_hair = np.exp(-0.5 * unlike / (2 * HAIR) ** 2) * np.minimum(hair / ENOUGH, 1) * (person - alike)
+    change += like_hair * sums[5:8] / hair
+    fade = np.minimum(sums[11] / FULL, 1)
+    return (127.5 * change * fade).astype(np.float32)
 
 
 def _blurred(planes: np.ndarray, sigma: float) -> np.ndarray:

@@ -4,8 +4,10 @@
 
 For every photo (default: tests/data/photos) and style (default: all that ship) three results: `before`, the outline
 masks that went by landmarks alone; `keep`; and `auto`. Step: how much further apart, in Lab, the colours on both sides
-of the mask's edge are than in the photo itself, mean along the edge. Halo: mean Lab difference, in background pixels
-that the outline mask covers, from the picture without the faces. Cost: CPU time of one thread on drawn frames.
+of the mask's edge are than in the photo itself, mean along the edge. Within: the same where both sides are the person;
+a face that became darker lies further from a light background, which is no seam. Halo: mean Lab difference, in
+background pixels that the outline mask covers, from the picture without the faces. Cost: CPU time of one thread on
+drawn frames.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, minimum_filter
 
 from dualstylegan.faces.crop import crop_face, paste_face
 from dualstylegan.faces.face import Face, transform
@@ -51,6 +53,13 @@ def look(frame: np.ndarray, face: Face) -> np.ndarray:
     return lab(from_tensor(crop_face(frame, face.crop_from_photo, SIZE)))
 
 
+def edge_of(mask: np.ndarray) -> np.ndarray:
+    inside = mask > 0.5
+    edge = inside & ~(np.roll(inside, 1, 0) & np.roll(inside, -1, 0) & np.roll(inside, 1, 1) & np.roll(inside, -1, 1))
+    edge[[0, -1]] = edge[:, [0, -1]] = False
+    return edge
+
+
 def steps(view: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The distance in Lab of what lies on either side of each pixel of the mask's edge."""
     inside = mask > 0.5
@@ -59,9 +68,7 @@ def steps(view: np.ndarray, mask: np.ndarray) -> np.ndarray:
     for side in (inside, ~inside):
         share = gaussian_filter(side.astype(float), sigma)
         sides.append(gaussian_filter(view * side[..., None], (sigma, sigma, 0)) / np.maximum(share, 1e-6)[..., None])
-    edge = inside & ~(np.roll(inside, 1, 0) & np.roll(inside, -1, 0) & np.roll(inside, 1, 1) & np.roll(inside, -1, 1))
-    edge[[0, -1]] = edge[:, [0, -1]] = False
-    return np.linalg.norm(sides[0] - sides[1], axis=-1)[edge]
+    return np.linalg.norm(sides[0] - sides[1], axis=-1)[edge_of(mask)]
 
 
 def enlarged(mask: np.ndarray) -> np.ndarray:
@@ -70,8 +77,8 @@ def enlarged(mask: np.ndarray) -> np.ndarray:
 
 def measure(
     photo: np.ndarray, stylizers: dict[str, Stylizer]
-) -> dict[str, tuple[np.ndarray, list[float], list[float]]]:
-    """By variant: the picture, and each face's step and halo."""
+) -> dict[str, tuple[np.ndarray, list[float], list[float], list[float]]]:
+    """By variant: the picture, and each face's step, step within the person, and halo."""
     keep, auto = stylizers["keep"], stylizers["auto"]
     (faces,) = keep.find([photo])
     portraits = keep.render(keep.encode(keep.crop(photo, faces)))
@@ -85,21 +92,27 @@ def measure(
     bare = {"before": photo, "keep": photo, "auto": photo if scene is None else scene.over(scene.under(photo).copy())}
     results = {}
     for name, picture in pictures.items():
-        step, halo = [], []
+        step, within, halo = [], [], []
         for face, one in zip(faces, placed, strict=True):
             outline = draw_mask(keep.mask, transform(face.crop_from_photo, face.points.astype(np.float64)))
             laid = blend(keep.mask, photo, one.portrait, face, one.person, one.matte)
             mask = enlarged(outline if name == "before" else laid.mask)
             view, plain = look(picture, face), look(photo, face)
-            step.append(float(np.maximum(steps(view, mask) - steps(plain, mask), 0).mean()))
-            nobody = enlarged(one.person.numpy()[_MIDDLE]) < 0.2
+            more = np.maximum(steps(view, mask) - steps(plain, mask), 0)
+            step.append(float(more.mean()))
+            person = enlarged(one.person.numpy()[_MIDDLE])
+            beside = 2 * round(BESIDE * SIZE) + 1
+            of_person = minimum_filter(person > 0.5, beside)[edge_of(mask)]
+            if of_person.any():
+                within.append(float(more[of_person].mean()))
+            nobody = person < 0.2
             if one.matte is not None:  # hair that the style adds is no halo
                 added = enlarged(laid.mask) > 0.5
                 nobody &= ~added
             ring = nobody & (enlarged(outline) > 0.05)
             if ring.sum() > 50:
                 halo.append(float(np.linalg.norm(view - look(bare[name], face), axis=-1)[ring].mean()))
-        results[name] = picture, step, halo
+        results[name] = picture, step, within, halo
     return results
 
 
@@ -142,20 +155,21 @@ def main() -> None:
         for scene in ("keep", "auto")
     }
     photos = {path: read_picture(path).pixels for path in args.photos}
-    print(f"{len(photos)} photos\n\n| style | step: before | keep | auto | halo: before | keep | auto |")
-    print("|---|---|---|---|---|---|---|")
+    heads = " | ".join(f"{figure}: before | keep | auto" for figure in ("step", "within", "halo"))
+    print(f"{len(photos)} photos\n\n| style | {heads} |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for number, style in enumerate(styles):
-        found = {name: ([], []) for name in VARIANTS}
+        found = {name: ([], [], []) for name in VARIANTS}
         for path, photo in photos.items():
             results = measure(photo, {scene: some[number] for scene, some in sets.items()})
-            for name, (_, step, halo) in results.items():
-                found[name][0].extend(step)
-                found[name][1].extend(halo)
+            for name, (_, *figures) in results.items():
+                for known, new in zip(found[name], figures, strict=True):
+                    known.extend(new)
             if args.out:
                 args.out.mkdir(parents=True, exist_ok=True)
-                row = np.hstack([photo, *(picture for picture, _, _ in results.values())])
+                row = np.hstack([photo, *(picture for picture, *_ in results.values())])
                 Image.fromarray(row).save(args.out / f"{path.stem}.{style.replace(':', '-')}.png")
-        means = [np.mean(found[name][kind]) if found[name][kind] else np.nan for kind in (0, 1) for name in VARIANTS]
+        means = [np.mean(found[name][kind]) if found[name][kind] else np.nan for kind in range(3) for name in VARIANTS]
         print("| " + " | ".join([style, *(f"{value:.1f}" for value in means)]) + " |", flush=True)
     costs()
 
