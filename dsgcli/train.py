@@ -45,7 +45,8 @@ def train(
     ] = None,
     list_recipes: Annotated[bool, typer.Option("--list", help="List the shipped recipes.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, how long it might take and how much memory.")
+        bool,
+        typer.Option("--dry-run", help="Say what would be done, a range for how long it takes, and how much memory."),
     ] = False,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave accelerators alone.")] = False,
     json: JsonOption = False,

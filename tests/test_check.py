@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,18 @@ from dualstylegan.errors import DualStyleGANError, TrainingError
 from dualstylegan.models.library import load_base
 from dualstylegan.recipe import load_recipe
 from dualstylegan.train import train
+from dualstylegan.training import estimate
 from dualstylegan.training.check import check
 from dualstylegan.training.run import RunFolder
 from dualstylegan.training.staleness import settings_of
 
 # a style on the base that ships: 128 px, 12 rows
 STYLE = ["base_model=mini", "data.min_images=4"]
+
+
+@pytest.fixture(autouse=True)
+def measured_shortly(monkeypatch):
+    monkeypatch.setattr(estimate, "MEASURED_S", 0.4)
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +154,21 @@ def test_a_run_older_than_a_key_goes_on_as_if_the_key_had_been_there(place, tmp_
     assert list(train(recipe, run.path, dry_run=True))
     message = refused(place, "style", ["transfer.cooldown=0.5"], run.path)
     assert "begun with transfer.cooldown = 0.0, now it is 0.5" in message
+
+
+def test_a_run_takes_a_time_within_the_range_that_its_dry_run_says(place, tmp_path):
+    short = ["base.phases=[{size=32, steps=2, batch=4}]", "pretrain.phases=[{rows=7, steps=1}]"]
+    recipe = load_recipe(place / "base.toml", short)
+    *stages, summary = train(recipe, tmp_path / "run", dry_run=True, cpu=True)
+    said = {event.stage: event.data for event in stages if event.kind == "plan"}
+    took: dict[str, float] = {}
+    before = time.perf_counter()
+    for event in train(recipe, tmp_path / "run", cpu=True):
+        stage = str(event.stage).rstrip("12")  # a base's phases
+        took[stage] = took.get(stage, 0.0) + time.perf_counter() - before
+        before = time.perf_counter()
+    for stage in ("data", "base"):
+        assert said[stage]["fastest"] <= took[stage] <= said[stage]["slowest"], stage
+    assert summary.data["fastest"] <= sum(took.values()) <= summary.data["slowest"]
+    assert re.search(r"[\d.]+ to \d+ s on one", summary.message)
+    assert summary.data["slowest"] < 600  # of a run that takes seconds

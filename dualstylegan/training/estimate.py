@@ -1,13 +1,15 @@
 """What a run would do, how long it might take and how much memory: counted on networks without weights.
 
-Floating-point operations are counted on torch's meta device and divided by the speed this machine shows on one
-convolution. Treat the result as an order of magnitude: it knows nothing of other work on the machine.
+Floating-point operations are counted on torch's meta device and divided by the speeds this machine shows on a small
+generator for some seconds: alone, and as busy as it is now. What a network costs however small it is, is measured too.
+Both ends are told; treat them as orders of magnitude.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,27 +30,34 @@ from dualstylegan.training.run import RunFolder
 BACKWARD = 2.0  # as many operations as the forward pass, twice: for the input and for the weights
 STATES = 5  # weights, gradients, two Adam moments and the average, float32 each
 LATENT_PASSES = 2 * (1 + BACKWARD)  # fitting codes: g' and the judges, forwards and backwards
-SLACK = 1.5  # convolutions other than the one measured, and everything that is no convolution
+PASSES = 8  # through networks in a step: fakes, D on two kinds of picture, its penalty, g, D, judges, optimisers
+SLACK = 1.5  # at the slow end: data, augmentation, everything that is not counted
+AROUND_S = 15.0  # at the slow end of a stage: networks loaded, faces looked for, grids, checkpoints
+MEASURED_S = 4.0
+NOTHING = {4: 4, 8: 4, 16: 4, 32: 4}  # channels of a network that takes its calls' time, and no other
+MEASURED = {4: 128, 8: 128, 16: 128, 32: 128, 64: 64, 128: 32}  # channels: mini's
 
 
 def plan(recipe: Recipe, folder: RunFolder) -> Iterator[Event]:
     """An event of kind plan for every stage (seconds, memory_mb where they can be told) and a note to read."""
     portraits = _count_portraits(recipe)  # first: without them nothing else is of interest
     costs = _Costs(recipe)
-    total = 0.0
+    total = [0.0, 0.0]
     for stage in recipe.stages:
         done = folder.is_done(stage)
-        seconds, memory = costs.of(stage, portraits)
-        total += 0 if done else seconds
-        data = {"done": done, "steps": costs.steps(stage), "seconds": round(seconds, 3), "memory_mb": round(memory)}
+        work, memory = costs.of(stage, portraits)
+        fastest, slowest = costs.seconds(work, costs.passes(stage, portraits))
+        total = total if done else [total[0] + fastest, total[1] + slowest]
+        data = {"done": done, "steps": costs.steps(stage), "fastest": fastest, "slowest": slowest}
+        data |= {"seconds": _between(fastest, slowest), "memory_mb": round(memory)}
         yield Event("plan", "train", stage=stage, total=costs.steps(stage), data=data)
-        what = "done" if done else f"about {_duration(seconds)}, {memory / 1024:.1f} GB" if seconds else "seconds"
+        what = "done" if done else f"{_range(fastest, slowest)}, {memory / 1024:.1f} GB" if work else "seconds"
         steps = f"{costs.steps(stage)} steps" if costs.steps(stage) else ""
         yield Event("note", "train", stage=stage, message=f"{stage:10} {steps:12} {what}", data=data)
-    message = (
-        f"{recipe.name}: {portraits} portraits, about {_duration(total)} on one {costs.device.type} in {folder.path}"
-    )
-    yield Event("summary", "train", message=message, output=str(folder.path), data={"seconds": round(total, 1)})
+    how_long = f"{_range(*total)} on one {costs.device.type}"
+    message = f"{recipe.name}: {portraits} portraits, {how_long} in {folder.path}"
+    data = {"seconds": _between(*total), "fastest": round(total[0], 3), "slowest": round(total[1], 3)}
+    yield Event("summary", "train", message=message, output=str(folder.path), data=data)
 
 
 class _Costs:
@@ -68,7 +77,8 @@ class _Costs:
         self.full = _operations(self.model, code, code)
         self.d = _operations(self.discriminator, picture)
         self.judges = _operations(judge, torch.empty(1, 3, min(size, 256), min(size, 256), device="meta"))
-        self.speed = _measured_speed(recipe.precision, self.device) / SLACK
+        self.speeds = measured_speeds(recipe.precision, self.device, MEASURED_S)
+        self.speed_of_nothing = measured_speeds(recipe.precision, self.device, MEASURED_S / 4, NOTHING)
 
     def _generator(self) -> Generator:
         recipe = self.recipe
@@ -89,8 +99,19 @@ class _Costs:
                 return getattr(recipe, stage).steps
         return 0
 
+    def passes(self, stage: str, portraits: int) -> int:
+        """How often networks are run: each costs what it does however few pictures it is given."""
+        fitted = portraits if stage in ("destylize", "refine") else 1  # one portrait a thread, at worst
+        return PASSES * self.steps(stage) * fitted
+
+    def seconds(self, work: float, passes: int) -> tuple[float, float]:
+        """(fastest, slowest) for that many operations in so many passes."""
+        (fast, slow), (_, most) = self.speeds, self.speed_of_nothing
+        slowest = SLACK * (work / slow.operations_per_s + passes * most.pass_s) + AROUND_S
+        return round(work / fast.operations_per_s, 3), round(slowest, 3)
+
     def of(self, stage: str, portraits: int) -> tuple[float, float]:
-        """(seconds, MB) of a stage."""
+        """(operations, MB) of a stage."""
         recipe, train = self.recipe, 1 + BACKWARD
         match stage:
             case "base":
@@ -115,7 +136,7 @@ class _Costs:
                 )
             case _:
                 return 0.0, 0.0
-        return work / self.speed, self._memory_mb(batch)
+        return work, self._memory_mb(batch)
 
     def _discriminator_step(self, generator: float, settings) -> float:
         """Fakes, then D on real and generated pictures, and now and then its gradient's gradient."""
@@ -146,27 +167,46 @@ def _kept(generator: Generator) -> float:
     return sum(4 * 4 * generator.channels[side] * side**2 for side in generator.noise_sizes())
 
 
-def _measured_speed(precision: str, device: torch.device) -> float:
-    """Operations per second of one 3x3 convolution, forwards and backwards."""
-    x = torch.randn(4, 64, 64, 64, device=device).contiguous(memory_format=torch.channels_last)
-    convolution = nn.Conv2d(64, 64, 3, padding=1, device=device)
-    operations = 3 * 2 * 4 * 64**2 * 64 * 64 * 9
-    times = []
-    for _ in range(4):
-        began = time.perf_counter()
+class _Speed(NamedTuple):
+    operations_per_s: float
+    pass_s: float  # forwards and backwards
+
+
+def measured_speeds(
+    precision: str, device: torch.device, seconds: float, channels: dict[int, int] = MEASURED
+) -> tuple[_Speed, _Speed]:
+    """(fast, slow): a small generator, forwards and backwards, measured for some `seconds`: as it would be alone,
+    by the processor's own time, and as it is now, beside others."""
+    with torch.device("meta"):
+        meta = Generator(max(channels), style_dim=128, mapping_layers=2, channels=channels)
+    operations = 4 * (1 + BACKWARD) * _operations(meta, torch.empty(1, meta.rows, meta.style_dim, device="meta"))
+    generator = Generator(max(channels), style_dim=128, mapping_layers=2, channels=channels).to(device)
+    codes = torch.randn(4, generator.rows, generator.style_dim, device=device)
+    walls, alone = [], []
+    while sum(walls) < seconds or len(walls) < 6:
+        began, worked = time.perf_counter(), time.process_time()
         with mixed_precision(precision, device):
-            convolution(x).sum().backward()
+            generator(codes).float().square().mean().backward()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return operations / min(times)
+        walls.append(time.perf_counter() - began)
+        alone.append((time.process_time() - worked) / torch.get_num_threads() if device.type == "cpu" else walls[-1])
+    steady, fast = walls[2:], min(alone[2:])  # the first ones make memory and kernels ready
+    slow = max(sum(steady) / len(steady), fast)
+    return _Speed(operations / fast, fast), _Speed(operations / slow, slow)
 
 
 def _count_portraits(recipe: Recipe) -> int:
     return len(list_portraits(recipe.data)) if "data" in recipe.stages else 0
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _between(fast: float, slow: float) -> float:
+    """One number for both: their geometric mean, as they are orders of magnitude."""
+    return round((fast * slow) ** 0.5, 3)
+
+
+def _range(fast: float, slow: float) -> str:
+    """A time between two numbers of seconds, in one unit: `2 to 5 h`."""
+    unit, name = (3600, "h") if slow >= 5400 else (60, "min") if slow >= 90 else (1, "s")
+    low, high = (f"{time / unit:.2g}" if time < 100 * unit else f"{time / unit:.0f}" for time in (fast, slow))
+    return f"about {high} {name}" if low == high else f"{low} to {high} {name}"
