@@ -525,7 +525,9 @@ def test_resumed_it_is_the_film_of_a_run_that_was_not_stopped(style, monkeypatch
     assert ended(run("a.mp4", stylizer)) == {"a.mp4": "failed"}
     assert not Path("stylized/a.mp4").exists() and "--resume" in caplog.text
     rendered.clear()
-    monkeypatch.setattr(stylizer, "render", lambda codes, *region: rendered.append(len(codes)) or render(codes, *region))
+    monkeypatch.setattr(
+        stylizer, "render", lambda codes, *region: rendered.append(len(codes)) or render(codes, *region)
+    )
     events = run("a.mp4", stylizer, {"resume": True})
     assert same_film("stylized/a.mp4", "whole/a.mp4")
     assert packets_of("stylized/a.mp4") == packets_of("a.mp4")

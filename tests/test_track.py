@@ -105,6 +105,29 @@ def test_a_moving_face_keeps_its_number_and_is_followed_between_detections(detec
     assert found[0].faces[0].motion is None
 
 
+def test_while_faces_are_sure_small_ones_are_looked_for_in_one_look_of_four(detector):
+    looks = []
+
+    class Glancing(Counting):
+        def find(self, pictures):
+            looks.append("look")
+            return super().find(pictures)
+
+        def glance(self, pictures, least_px):
+            looks.append("glance")
+            assert 20 < least_px < 60  # the face is about twice as wide
+            return self.detector.glance(pictures, least_px)
+
+    frames = film(24, (FIRST, lambda t: (40 + 2 * t, 20) if t < 18 else None))
+    found = track(frames, Glancing(detector), detect_every=2)
+    assert [numbers(frame) for frame in found[:18]] == [[1]] * 18 and not numbers(found[19])
+    assert looks[:9] == ["look", *["glance"] * 3] * 2 + ["look"]
+    assert "glance" not in looks[10:], "somebody is missed"
+    looks.clear()
+    track(frames[:4], Glancing(detector), detect_every=1)
+    assert looks == ["look"], "all at once, as photos are looked at"
+
+
 def test_how_frames_are_batched_changes_nothing(detector):
     frames = film(12, (FIRST, lambda t: (40 + 4 * t, 20)), (SECOND, lambda t: (190, 25 + t)))
     whole, single = (track(frames, detector, batch) for batch in (12, 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 import numpy as np
@@ -82,7 +82,14 @@ class EmbeddedDetector:
         self._landmarks = load_landmarks68()
 
     def find(self, pictures: list[np.ndarray]) -> list[list[Face]]:
-        found = each_on_one_core(self._search, pictures)
+        return self._find(pictures, 0)
+
+    def glance(self, pictures: list[np.ndarray], least_px: float) -> list[list[Face]]:
+        """`find` for faces at least so wide: of large ones, a tenth of the cost."""
+        return self._find(pictures, least_px)
+
+    def _find(self, pictures: list[np.ndarray], least_px: float) -> list[list[Face]]:
+        found = each_on_one_core(partial(self._search, least_px=least_px), pictures)
         owners = [number for number, faces in enumerate(found) for _ in range(len(faces))]
         if not owners:
             return [[] for _ in pictures]
@@ -107,10 +114,10 @@ class EmbeddedDetector:
         looks = follow_landmarks(self._landmarks, picture, expected)
         return [points if doubt <= MOST_DOUBT else None for points, doubt in looks]
 
-    def _search(self, pixels: np.ndarray) -> Found:
+    def _search(self, pixels: np.ndarray, least_px: float = 0) -> Found:
         picture = Image.fromarray(pixels)
         smallest = max(SMALLEST_FACE, SMALLEST_PART * min(picture.size)) if self.min_face is None else self.min_face
-        smallest = max(smallest, SMALLEST_FACE)
+        smallest = max(smallest, SMALLEST_FACE, least_px)
         return search(self._mtcnn, picture, smallest, tilts=self.tilts, tilted_score=TILTED_SCORE)
 
     def _keep(self, faces: list[Face]) -> list[Face]:

@@ -24,6 +24,9 @@ SAME_LOOK = 0.8  # correlation of a followed face's pixels with those of the fra
 STRAY = 0.12  # of the crop's side: landmarks that leave the pixels' motion so far have lost the face
 HOLD = 0.1  # part by which the landmarks draw the place to look at, whose trembling would be theirs again
 
+GLANCES = 3  # looks in a row, while all faces are sure, for those that are not much smaller; the next is for all
+GLANCE = 0.5  # part of the smallest known face's width that a glance sees
+
 GAP = 10  # frames a lost face is expected back where it was going, and shown there by the smoother
 SEARCH_EVERY = 2  # frames, while it is
 COASTING = 0.95  # part of its speed that a lost face keeps from frame to frame
@@ -67,7 +70,8 @@ class FaceTracker:
 
     Every `detect_every` frames, after a cut and whenever a face is lost or doubtful, the detector looks at the whole
     frame. In between each face is followed by the motion of its own pixels, and a detector that has `follow` places its
-    landmarks there. Detections go to tracks by place and size (Hungarian assignment), and by who they are wherever
+    landmarks there. While all faces are sure, one that has `glance` looks for small faces in one look of four only.
+    Detections go to tracks by place and size (Hungarian assignment), and by who they are wherever
     that leaves a doubt.
     """
 
@@ -94,6 +98,7 @@ class FaceTracker:
         self._begun = 0
         self._index = 0
         self._since = detect_every  # frames since the detector last had its turn
+        self._glances = 0  # in a row
         self._before: GreyFrame | None = None
 
     @property
@@ -118,20 +123,37 @@ class FaceTracker:
             if same[number]:
                 self._stand_still()
             else:
-                self._advance(frame, detected.get(number))
+                self._advance(frame, detected.get(number), is_due=number in detected)
             results.append(FrameFaces(self._index, self._shown(), bool(cuts[number])))
             self._index += 1
         return results
 
-    def _detect_due(self, frames: list[np.ndarray], cuts: list[Cut], same: list[bool]) -> dict[int, list[Face]]:
-        """What the detector finds in those of the frames whose turn it is, all at once."""
+    def _detect_due(self, frames: list[np.ndarray], cuts: list[Cut], same: list[bool]) -> dict[int, list[Face] | None]:
+        """What the detector finds in those of the frames whose turn it is, all at once; None where it looks later."""
         due = []
         for number, cut in enumerate(cuts):
             if cut or (self._since >= self.detect_every and not same[number]):
                 due.append(number)
                 self._since = 0
             self._since += 1
+        if self._can_glance:  # how much there is to look for is known once the frames before are through
+            return dict.fromkeys(due)
         return dict(zip(due, self._find([frames[number] for number in due]), strict=True))
+
+    @property
+    def _can_glance(self) -> bool:
+        """Asked for every frame, the detector's own places count, and a glance's are a little others."""
+        return self.detect_every > 1 and hasattr(self.detector, "glance")
+
+    def _look(self, frame: np.ndarray) -> list[Face]:
+        """A frame whose turn it is: at all of it, or while all faces are sure three times of four at large ones."""
+        sure = self._tracks and all(track.is_sure for track in self._tracks)
+        if not sure or self._glances >= GLANCES:
+            self._glances = 0
+            return self._find([frame])[0]
+        self._glances += 1
+        self.detections += 1
+        return self.detector.glance([frame], GLANCE * min(track.face.width for track in self._tracks))[0]
 
     def _find(self, frames: list[np.ndarray]) -> list[list[Face]]:
         self.detections += len(frames)
@@ -148,12 +170,14 @@ class FaceTracker:
             track.wait()
         self._confirmed.update(track.number for track in self._tracks)
 
-    def _advance(self, frame: np.ndarray, found: list[Face] | None) -> None:
+    def _advance(self, frame: np.ndarray, found: list[Face] | None, is_due: bool) -> None:
         grey = GreyFrame(frame)
         for track in self._tracks:
             self._follow(track, grey)
         self._before = grey
         self._part_doubles(frame)
+        if found is None and is_due:
+            found = self._look(frame)
         if found is None and any(track.is_doubtful for track in self._tracks):
             (found,) = self._find([frame])
         if found is not None:
@@ -289,6 +313,10 @@ class _Track:
     @property
     def is_seen(self) -> bool:
         return self.unseen == 0
+
+    @property
+    def is_sure(self) -> bool:
+        return self.is_seen and self.confirmed and self.misses == 0
 
     @property
     def is_forgotten(self) -> bool:

@@ -123,7 +123,8 @@ class WatchedFilm(film_line.FilmLine):
 
         def kept() -> Iterator:
             for moment in moments:
-                self.shown.append(Shown(moment.faces, moment.portraits[number], moment.found.cut))
+                portraits = [placed.portrait for placed in moment.placed[number]]
+                self.shown.append(Shown(moment.faces, portraits, moment.found.cut))
                 yield moment
 
         for pasted in super().paste(kept(), number):
