@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, pad
 
 FINER = 8  # at least so many pixels of a frame stand behind one that is computed, but for small frames,
-SMALL, LARGE = 45_000, 160_000  # pixels: at least and at most
+SMALL, LARGE = 36_000, 160_000  # pixels: at least and at most
 STROKE = 0.02  # of a face's crop: from the middle of a stroke to its edge
 STROKE_PX = 3  # the same, at the size that is computed at
 FINE_PX = 300  # of a face's crop: so fine are pictures around faces
