@@ -16,8 +16,8 @@ from dualstylegan.errors import BadFileError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face
-from dualstylegan.faces.faces_json import check_known, entry_of, faces_of, read_entries, read_faces_json, write_entries
-from dualstylegan.faces.find import Detector, fallback_note, make_detector
+from dualstylegan.faces.faces_json import check_known, entry_of, faces_of, given_faces, read_entries, write_entries
+from dualstylegan.faces.find import Detector, check_detector, fallback_note, make_detector
 from dualstylegan.media.images import Picture, from_tensor, read_picture, write_picture
 from dualstylegan.media.mark import is_marked
 from dualstylegan.media.paths import PassedOver, expand_inputs, is_complete
@@ -52,8 +52,9 @@ def align_pictures(
     whose crops are complete.
 
     Yields one `done`, `skipped` (no face, or already there) or `failed` event per picture between `plan` and `summary`;
-    one bad picture stops nothing. Raises, before any work, UsageError for what cannot be asked and BadFileError for
-    a faces.json that cannot be read.
+    one bad picture stops nothing. Raises, before any work, UsageError for what cannot be asked (`landmarks` that
+    cannot be read, too), BadFileError for an older faces.json that cannot be added to, DualStyleGANError for a detector
+    that is not to be had.
     """
     check_choice("faces", faces, FACES)
     if size < 0 or size > 8192:
@@ -61,7 +62,9 @@ def align_pictures(
     out = Destination.of(output, "faces")
     if out.folder is None:
         raise UsageError(f"-o {output}: align writes into a folder.")
-    known = read_faces_json(landmarks) if landmarks is not None else None
+    known = given_faces(landmarks) if landmarks is not None else None
+    if known is None:
+        check_detector(detector)
     record = _Record(out.folder / "faces.json")
     processes = Processes.launched(cpu=device == "cpu", verb=VERB)
 

@@ -14,8 +14,8 @@ from dualstylegan import __version__
 from dualstylegan.choices import NO_FACE
 from dualstylegan.errors import BadFileError, UsageError
 from dualstylegan.events import Event
-from dualstylegan.faces.faces_json import check_known, read_faces_json
-from dualstylegan.faces.find import fallback_note
+from dualstylegan.faces.faces_json import check_known, given_faces
+from dualstylegan.faces.find import check_detector, fallback_note
 from dualstylegan.media.detect import (
     FRAME_SUFFIXES,
     are_frames_but_for_a_gap,
@@ -86,7 +86,8 @@ def stylize_files(
             raise UsageError(f"The style {style} is named {times} times. Name it once.")
     if sheet is not None and not is_page(sheet):
         check_format(sheet)
-    known = read_faces_json(landmarks) if landmarks is not None else None
+    known = given_faces(landmarks) if landmarks is not None else None
+    check_detector(settings.detector)
     out = Destination.of(output)
     processes = Processes.launched(cpu=str(settings.device) == "cpu")
     inputs = list(inputs)

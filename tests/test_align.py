@@ -343,6 +343,17 @@ def test_a_faces_json_that_is_wrong_is_refused_with_its_name_and_reason(tmp_path
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [None, "[", '{"version": 7}', '[{"file": "a.jpg", "landmarks": 1}]'])
+def test_landmarks_that_cannot_be_read_are_refused_before_work(photos, tmp_path, content):
+    given = tmp_path / "given.json"
+    if content is not None:
+        given.write_text(content)
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=r"--landmarks: .*given\.json"):
+            list(align_pictures([photos], output=tmp_path / "out", landmarks=given, dry_run=dry_run))
+    assert not (tmp_path / "out").exists()
+
+
 def test_landmarks_of_another_picture_fail_their_picture_alone(photos, tmp_path, detector):
     list(align_pictures([photos], output=tmp_path / "one", size=64, detector=detector))
     known = entries(tmp_path / "one")

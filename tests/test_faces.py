@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
+from dualstylegan.align import align_pictures
 from dualstylegan.errors import DualStyleGANError, OfflineError, UsageError
 from dualstylegan.faces import face_alignment as other_backend
 from dualstylegan.faces import mtcnn_search
@@ -21,6 +22,8 @@ from dualstylegan.faces.face import LEFT_EYE, RIGHT_EYE, Face, transform, withou
 from dualstylegan.faces.find import TILTS, EmbeddedDetector, FaceEmbedder, make_detector
 from dualstylegan.faces.mtcnn_search import MOST_AT_ONCE, search
 from dualstylegan.networks.identity import CHIP_SIZE, SAME_PERSON_DISTANCE, chips_from_crops
+from dualstylegan.stylize import stylize_files
+from dualstylegan.stylizing.settings import StylizerSettings
 from dualstylegan.weights import load_finish, load_identity, load_landmarks68, load_matte, load_mobilenet, load_mtcnn
 
 PHOTOS = Path(__file__).parent / "data" / "photos"
@@ -256,6 +259,19 @@ def test_offline_without_weights_falls_back_and_says_so(monkeypatch, tmp_path):
     with pytest.raises(OfflineError, match=r"s3fd.*--detector embedded"):
         make_detector("face-alignment")
     assert make_detector("auto").name == "embedded"
+
+
+def test_a_detector_that_is_not_to_be_had_is_refused_by_a_dry_run_too(monkeypatch, tmp_path):
+    pytest.importorskip("face_alignment")
+    monkeypatch.setenv("DSG_OFFLINE", "1")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    wanted = {"output": tmp_path / "out", "dry_run": True}
+    with pytest.raises(OfflineError, match="s3fd"):
+        list(align_pictures([tmp_path / "a.png"], detector="face-alignment", **wanted))
+    with pytest.raises(OfflineError, match="s3fd"):
+        settings = StylizerSettings(detector="face-alignment")
+        list(stylize_files([tmp_path / "a.png"], ["painting:7"], settings, **wanted))
 
 
 def test_auto_does_not_wait_for_a_server_out_of_reach(monkeypatch, tmp_path):

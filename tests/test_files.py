@@ -155,9 +155,12 @@ def test_what_killed_writers_left_is_swept_and_what_can_be_gone_on_with_is_not(t
         (folder / "a.bin").write_bytes(b"half")
         kept = parts_of(tmp_path / "film.mp4")
         kept.mkdir()
+        (tmp_path / "deep" / ".signals").mkdir()  # as earlier versions called them
+        (tmp_path / "deep" / ".a.pt.12.tmp").touch()
         assert is_temporary(kept)
         sweep(tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == [kept.name, "deep"]
+        assert not list((tmp_path / "deep").iterdir())
         assert not file.exists() and not folder.exists()
         file.write_bytes(b"whole")
         folder.mkdir()

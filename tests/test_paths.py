@@ -113,6 +113,8 @@ def test_pictures_of_dsg_bear_its_mark(here, suffix):
 def test_folders_yield_regular_files_only(here):
     touch("p/a.jpg")
     os.mkfifo("p/pipe.jpg")
+    Path("p/link to a pipe.jpg").symlink_to("pipe.jpg")
+    Path("p/link to a device.png").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("p/socket.jpg")
         assert relatives("p") == relatives("p/*") == ["a.jpg"]

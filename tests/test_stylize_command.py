@@ -18,7 +18,7 @@ from PIL import Image
 from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, stylizer_settings, tiny_style
 
 from dsgcli.main import main
-from dualstylegan.errors import DualStyleGANError, UsageError
+from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
 from dualstylegan.stylize import FilmOptions, Stylizer, stylize_files
 from dualstylegan.stylizing import stylizer as stylizer_module
@@ -498,7 +498,7 @@ def test_what_cannot_be_asked_is_refused_before_any_work(style):
     with pytest.raises(UsageError, match="is named 2 times"):
         run("a.png", [f"{style}:1", f"{style}:1"])
     for given in ("absent.json", "a.png"):
-        with pytest.raises(DualStyleGANError, match=given):
+        with pytest.raises(UsageError, match=given):
             run("a.png", f"{style}:1", landmarks=given, dry_run=True)
     assert not Path("stylized").exists()
 

@@ -35,8 +35,7 @@ class FaceAlignmentDetector:
 
     def __init__(self, device: str | torch.device = "cpu", *, min_face: float | None = None, patient: bool = True):
         """`patient` waits for a slow server as long as it takes; else one that does not answer soon is an error."""
-        _demand_weights(patient)
-        package = _import()
+        package = demand_face_alignment(patient)
         self.min_face = min_face
         if str(device) == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -63,6 +62,12 @@ class FaceAlignmentDetector:
             for points, box in zip(landmarks or (), boxes if boxes is not None else (), strict=True)
         ]
         return without_duplicates([face for face in faces if face.width >= (self.min_face or 0)])
+
+
+def demand_face_alignment(patient: bool = True) -> Any:
+    """The package, once it is known that its weights are here or can be fetched. Raises as the detector does."""
+    _demand_weights(patient)
+    return _import()
 
 
 def _plain(factory: Callable) -> dict[str, Any]:

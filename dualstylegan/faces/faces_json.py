@@ -36,6 +36,15 @@ def read_faces_json(path: str | os.PathLike) -> dict[str, list[Face]]:
     return known
 
 
+def given_faces(path: str | os.PathLike) -> dict[str, list[Face]]:
+    """`read_faces_json` of a file that a request names: what is wrong with it is wrong with the request. Raises
+    UsageError."""
+    try:
+        return read_faces_json(path)
+    except BadFileError as error:
+        raise UsageError(f"--landmarks: {error}") from None
+
+
 def read_entries(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The entries as they stand in the file; each has a `file`. Raises BadFileError."""
     try:

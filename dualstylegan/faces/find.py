@@ -59,6 +59,14 @@ def make_detector(name: str = "auto", device: str | torch.device = "cpu", min_fa
         return EmbeddedDetector(min_face=min_face, note=str(error))
 
 
+def check_detector(detector: str | Detector) -> None:
+    """Raises before any work, in a dry run too, what `make_detector` would where "face-alignment" is not to be had."""
+    if detector == "face-alignment":
+        from dualstylegan.faces.face_alignment import demand_face_alignment
+
+        demand_face_alignment()
+
+
 def fallback_note(detector: Detector) -> str | None:
     """One line for the user where "auto" fell back, and None where not."""
     why = getattr(detector, "note", None)

@@ -274,7 +274,8 @@ class _Walk:
     def _is_wanted(self, path: Path) -> bool:
         if is_temporary(path):
             return False
-        if kind_of(path) in self.kinds and (path.is_file() or path.is_symlink()):  # no pipes, sockets, devices
+        is_regular = path.is_file() or not path.exists()  # no pipe, socket or device, nor a link to one
+        if kind_of(path) in self.kinds and is_regular:
             return True
         self.passed_over.suffixes[path.suffix.lower()] += 1
         return False

@@ -25,6 +25,8 @@ from dualstylegan.errors import DualStyleGANError
 MARK = ".dsg-"  # hidden, and passed over where folders are searched for inputs
 TEMPORARY, PARTS = f"{MARK}tmp-", f"{MARK}parts-"
 
+OLD_MARKS = (".signals", ".*.tmp")  # what runs begun before there was one mark may have left
+
 LONGEST_NAME = 255  # bytes, on nearly all file systems
 
 
@@ -118,7 +120,7 @@ def is_temporary(path: str | os.PathLike) -> bool:
 
 def sweep(folder: Path, *, keep: Path | None = None) -> None:
     """Remove what killed writers left anywhere below, but for `keep`. Only where nobody is writing."""
-    for path in folder.rglob(f"{TEMPORARY}*"):
+    for path in [path for mark in (f"{TEMPORARY}*", *OLD_MARKS) for path in folder.rglob(mark)]:
         if path == keep:
             continue
         if path.is_dir():

@@ -11,6 +11,7 @@ from typing import Any
 
 from dualstylegan.errors import NoFaceError, TrainingError, UsageError
 from dualstylegan.faces.faces_json import faces_of, read_faces_json
+from dualstylegan.faces.find import check_detector
 from dualstylegan.media.paths import Source
 from dualstylegan.models.bundle import has_part, read_header
 from dualstylegan.models.codes import Exemplars, fit_weights
@@ -89,6 +90,8 @@ def check_portraits(recipe: Recipe, stages: Sequence[str]) -> None:
     for shares in (data.shares, *(phase.shares for phase in recipe.base.phases)):
         weights_of([Portrait(name, Path()) for name in names], replace(data, open_mouths=1.0), shares)
     check_exemplars(recipe, names, stages)
+    if data.alignment == "landmarks":
+        check_detector(data.detector)
     if data.alignment == "faces.json":
         file = at_home(data.faces_json or Path(data.folder) / "faces.json")
         given = read_faces_json(file)
