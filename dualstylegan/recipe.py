@@ -1,7 +1,7 @@
 """A recipe: everything that decides what a training run computes, as TOML -> frozen, checked values.
 
-A recipe has a kind (`base`, `pretrain` or `style`), a few settings of its own and one section per stage. A key that is
-not listed here is refused with the nearest name that is. Relative paths in a recipe are relative to the current folder.
+A recipe has a kind (`base`, `pretrain`, `style` or `experiment`), a few settings of its own and one section per stage. A
+key that is not listed here is refused with the nearest name that is. Relative paths in a recipe are relative to the current folder.
 A recipe names no output: what a run writes lies in its run folder, and `name` is a plain file name.
 
 A new key is one line below: its type says what it may be, and pydantic refuses the rest. Its default leaves as it was
@@ -39,18 +39,22 @@ from dualstylegan.runtime.files import at_home
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-Kind = Literal["base", "pretrain", "style"]
+Kind = Literal["base", "pretrain", "style", "experiment"]
 
 SECTIONS = {  # what a recipe of each kind may hold beside [perception] and [bundle]
     "base": ("data", "base", "pretrain"),
     "pretrain": ("pretrain",),
     "style": ("data", "finetune", "destylize", "transfer", "refine", "samplers"),
+    "experiment": ("data", "finetune", "compare"),
 }
 STAGES = {  # what `dsg train` runs, in order
     "base": ("data", "base", "pretrain", "bundle"),
     "pretrain": ("pretrain", "bundle"),
     "style": ("data", "finetune", "destylize", "transfer", "refine", "samplers", "bundle"),
+    "experiment": ("data", "finetune", "again", "resblock", "adain", "attention", "compare"),
 }
+Rival = Literal["again", "resblock", "adain", "attention"]
+RIVALS: tuple[str, ...] = get_args(Rival)
 
 # ------------------------------------------------------------------------------------------------------------- values
 
@@ -223,6 +227,15 @@ class Finetune(Adversarial):
     """[finetune]: g -> g' on the portraits, for destylization."""
 
     steps: Count = 600
+    correspondence: Weight = 0.0  # of cross-domain distance consistency (Ojha et al. 2021: 1000); the paper has none
+
+
+@section
+class Compare:
+    """[compare]: what is trained like g' and measured against it. Kind experiment (supplement 1.4)."""
+
+    paths: Annotated[tuple[Rival, ...], Field(min_length=1)] = ("resblock", "adain", "attention")
+    codes: Count = 256
 
 
 @section
@@ -338,6 +351,7 @@ class Recipe:
     transfer: Transfer = Transfer()
     refine: Refine = Refine()
     samplers: Samplers = Samplers()
+    compare: Compare = Compare()
     perception: Judges = Judges()
     bundle: Bundle = Bundle()
 
@@ -345,6 +359,7 @@ class Recipe:
     def stages(self) -> tuple[str, ...]:
         """The stages this recipe runs, in order: its kind's, without the ones it switches off."""
         off = {name for name in ("refine", "samplers") if not getattr(self, name).enabled}
+        off |= set(RIVALS) - set(self.compare.paths)
         return tuple(stage for stage in STAGES[self.kind] if stage not in off)
 
     @property
@@ -426,6 +441,8 @@ def build_recipe(table: Mapping[str, Any], where: str = "recipe") -> Recipe:
         raise UsageError(f'{where}: base_model is missing: name the base to start from, for example "ffhq" or "mini".')
     if recipe.kind == "base":
         _check_base(recipe.base, where)
+    if recipe.kind == "experiment" and recipe.finetune.correspondence:
+        raise UsageError(f"{where}: finetune.correspondence is for recipes of kind style: paths are trained without.")
     if recipe.transfer.optimizer == "muon" and recipe.transfer.path:
         raise UsageError(
             f"{where}: transfer.path must be 0 with transfer.optimizer = 'muon', which would take a whole step for it."

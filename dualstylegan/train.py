@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ from dualstylegan.models.stage_two import StageTwo, moments_by_name
 from dualstylegan.models.style import Style, save_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.part_critics import PartCritics
-from dualstylegan.networks.stylegan2 import Discriminator
-from dualstylegan.recipe import Adversarial, BasePhase, Recipe, dump_recipe, resolve_batch
+from dualstylegan.networks.residual_paths import PATHS, PathedGenerator
+from dualstylegan.networks.stylegan2 import Discriminator, Generator
+from dualstylegan.recipe import RIVALS, Adversarial, BasePhase, Recipe, dump_recipe, resolve_batch
 from dualstylegan.runtime.compiling import faster
 from dualstylegan.runtime.files import sweep
 from dualstylegan.runtime.processes import Processes
@@ -43,6 +44,7 @@ from dualstylegan.training.base import (
     trained_networks,
 )
 from dualstylegan.training.check import check, check_exemplars
+from dualstylegan.training.comparison import compare_with
 from dualstylegan.training.data import Portraits, prepare_portraits, read_prepared, weights_of
 from dualstylegan.training.destylization import destylization_grid, destylize_portraits, read_codes
 from dualstylegan.training.finetune import FinetuneStage
@@ -138,6 +140,8 @@ class Training:
             "base": self.train_base,
             "pretrain": self.pretrain,
             "finetune": self.finetune,
+            **{name: partial(self.finetune, name) for name in RIVALS},
+            "compare": self.compare,
             "destylize": self.destylize,
             "transfer": self.transfer,
             "refine": self.refine,
@@ -194,6 +198,9 @@ class Training:
                 self.folder.forget(f"base{index + 1}")
 
     def summary(self) -> Event:
+        if self.folder.comparison.is_file():
+            what = f"{self.recipe.name}: {self.folder.comparison}, with pictures in {self.folder.grid('compare', 0)}"
+            return Event("summary", self.verb, message=what, output=str(self.folder.comparison))
         made = self.folder.style if self.recipe.kind == "style" else self.folder.base
         if not made.is_dir():
             return Event(
@@ -303,24 +310,53 @@ class Training:
         )
         yield from self._train(stage)
 
-    def finetune(self) -> Iterator[Event]:
-        self._seed("finetune")
-        settings = self.recipe.finetune
+    def finetune(self, name: str = "finetune") -> Iterator[Event]:
+        """g to g', or in an experiment one of its rivals: g's paths, or g once more with other chances."""
+        self._seed(name)
+        settings, g = self.recipe.finetune, self.base.generator.to(self.processes.device)
         stage = FinetuneStage(
-            self.base.generator.to(self.processes.device),
+            g,
             self._adversary(settings),
             self._pictures(self.base.generator.size, flip=self.recipe.data.flip),
             RandomFaces(self.base, self.processes.device, settings.mixing),
             settings,
             share=self._share(settings, "finetune"),
             processes=self.processes,
+            name=name,
+            pathed=PathedGenerator(g, name).to(self.processes.device) if name in PATHS else None,
         )
         yield from self._train(stage)
 
+    def compare(self) -> Iterator[Event]:
+        """One process measures how near each rival has come to g'."""
+        if not self.processes.is_main:
+            return
+        device, recipe = self.processes.device, self.recipe
+        faces = RandomFaces(self.base, device)
+        RandomState.seed(seed_for(recipe.seed, "compare"))
+        models = {"g": self.base.generator, "finetune": self._finetuned("finetune")}
+        models |= {name: self._finetuned(name) for name in recipe.compare.paths}
+        models = {name: model.to(device).eval() for name, model in models.items()}
+        made = compare_with("finetune", models, faces.draw(recipe.compare.codes), self.perception)
+        made.write(self.folder.comparison)
+        for line in made.lines:
+            yield Event("note", self.verb, stage="compare", message=line)
+        yield from self._show("compare", 0, lambda: made.sheet)
+
+    def _finetuned(self, name: str) -> Generator | PathedGenerator:
+        """What a stage like fine-tuning has left."""
+        learned, generator = self.folder.snapshot(name), self.base.generator
+        if name in PATHS:
+            pathed = PathedGenerator(generator, name)
+            pathed.paths.load_state_dict(learned["paths"])
+            return pathed
+        finetuned = copy.deepcopy(generator)
+        finetuned.load_state_dict(learned["generator"])
+        return finetuned
+
     def destylize(self) -> Iterator[Event]:
         folder, device = self.folder.stage("destylize"), self.processes.device
-        finetuned = copy.deepcopy(self.base.generator)
-        finetuned.load_state_dict(self.folder.snapshot("finetune")["generator"])
+        finetuned = self._finetuned("finetune")
         yield from destylize_portraits(
             folder,
             self.portraits,

@@ -74,7 +74,11 @@ def check_batches(recipe: Recipe, stages: Sequence[str], processes: int) -> None
             for index, phase in enumerate(recipe.base.phases):
                 resolve_batch(phase.batch, processes, stage=f"base.phases[{index}]")
         elif hasattr(section, "effective_batch"):
-            resolve_batch(section.effective_batch, processes, section.batch, stage=stage)
+            micro, _ = resolve_batch(section.effective_batch, processes, section.batch, stage=stage)
+            if getattr(section, "correspondence", 0) and micro < 3:
+                raise TrainingError(
+                    f"{stage}.correspondence compares pictures of a batch: three at least, not {micro}."
+                )
 
 
 def check_portraits(recipe: Recipe, stages: Sequence[str]) -> None:
@@ -138,7 +142,7 @@ def check_fit(recipe: Recipe, stages: Sequence[str], header: Header) -> None:
         ("transfer.shift", recipe.transfer.shift, size - 1),
         *(
             (f"pretrain.phases[{i}].rows", phase.rows, rows - 1)
-            for i, phase in enumerate(recipe.pretrain.phases if recipe.kind != "style" else ())
+            for i, phase in enumerate(recipe.pretrain.phases if "pretrain" in recipe.stages else ())
         ),
     ):
         if value > most:

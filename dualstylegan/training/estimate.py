@@ -97,6 +97,8 @@ class _Costs:
                 return sum(phase.steps for phase in recipe.pretrain.phases)
             case "finetune" | "destylize" | "transfer" | "refine":
                 return getattr(recipe, stage).steps
+            case "again" | "resblock" | "adain" | "attention":
+                return recipe.finetune.steps
         return 0
 
     def passes(self, stage: str, portraits: int) -> int:
@@ -117,7 +119,7 @@ class _Costs:
             case "base":
                 work = sum(self._base_phase(phase) for phase in recipe.base.phases)
                 batch = max(phase.batch for phase in recipe.base.phases)
-            case "finetune":
+            case "finetune" | "again" | "resblock" | "adain" | "attention":
                 settings = recipe.finetune
                 each = self._discriminator_step(self.g, settings) + train * self.g + 2 * self.d
                 work, batch = settings.steps * settings.effective_batch * each, settings.effective_batch

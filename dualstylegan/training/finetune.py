@@ -9,6 +9,8 @@ from torch import Tensor
 
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
+from dualstylegan.networks.layers import feature_dtype, without_autocast
+from dualstylegan.networks.residual_paths import PathedGenerator
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Finetune
 from dualstylegan.runtime.processes import Processes
@@ -18,6 +20,7 @@ from dualstylegan.training.data import Portraits
 from dualstylegan.training.ema import decay_over
 from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Batch
+from dualstylegan.training.losses import correspondence_loss
 from dualstylegan.training.path_lengths import PathLengths, half
 
 SHOWN = 8
@@ -25,7 +28,10 @@ PAPERS_STEPS = 600  # a shorter run averages over less
 
 
 class FinetuneStage(AdversarialStage):
-    """StyleGAN2's own training, started from g and shown portraits."""
+    """StyleGAN2's own training, started from g and shown portraits.
+
+    With `pathed` g stays as it is and its residual paths alone are trained, under a `name` of their own.
+    """
 
     def __init__(
         self,
@@ -37,15 +43,19 @@ class FinetuneStage(AdversarialStage):
         *,
         share: tuple[int, int],
         processes: Processes,
+        name: str = "finetune",
+        pathed: PathedGenerator | None = None,
     ):
         self.original = generator.requires_grad_(False)
-        self.generator = copy.deepcopy(generator)
+        self.generator = pathed or copy.deepcopy(generator)
         self.portraits, self.faces = portraits, faces
+        self.correspondence = settings.correspondence
+        learner = pathed.paths if pathed else self.generator
         super().__init__(
-            "finetune",
-            {"generator": self.generator},
-            self.generator.named_parameters(),
-            lazy_adam(self.generator.parameters(), settings),
+            name,
+            {"paths" if pathed else "generator": learner},
+            learner.named_parameters(),
+            lazy_adam(learner.parameters(), settings),
             adversary,
             steps=settings.steps,
             batch=settings.effective_batch,
@@ -67,13 +77,36 @@ class FinetuneStage(AdversarialStage):
         return self.generator.mapping(batch["codes"])
 
     def picture(self, codes: Tensor, batch: Batch) -> Tensor:
-        return self.generator(codes, space="w+", noise=self.generator.fresh_noise(len(codes)))
+        return self.generator(codes, space="w+", noise=self.original.fresh_noise(len(codes)))
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
-        return {"adversarial": self.adversary.fool(self.render(batch))}
+        if not self.correspondence:
+            return {"adversarial": self.adversary.fool(self.render(batch))}
+        codes, noise = batch["codes"], self.original.fresh_noise(len(batch["codes"]))
+        images, features = _with_features(self.generator, codes, noise)
+        _, originals = _with_features(self.original, codes, noise)
+        return {
+            "adversarial": self.adversary.fool(images),
+            "correspondence": self.correspondence * correspondence_loss(features, originals),
+        }
 
     def grid(self) -> np.ndarray:
         """The same codes drawn by g and by g'."""
         with self.averaged():
             rows = [self.original(self.shown), self.generator(self.shown)]
-        return strip(*map(from_tensor, rows), row_labels=["g", "g'"], height_px=max(96, min(self.generator.size, 256)))
+        labels = ["g", "g'" if self.name == "finetune" else self.name]
+        return strip(*map(from_tensor, rows), row_labels=labels, height_px=max(96, min(self.original.size, 256)))
+
+
+def _with_features(generator: Generator, codes: Tensor, noise: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The images of codes in Z+, and what each convolution gave on the way."""
+    features: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        features.append(x)
+        return x
+
+    dtype = feature_dtype(generator.constant)
+    with without_autocast(generator.constant):
+        images = generator.synthesize(generator.to_w_plus(codes), noise, [keep] * (generator.rows - 1), dtype)
+    return images, features

@@ -111,6 +111,28 @@ def _affinities(x: Tensor, y: Tensor, h: float) -> Tensor:
     return torch.softmax((1 - relative) / h, dim=1)
 
 
+def correspondence_loss(features: Sequence[Tensor], originals: Sequence[Tensor]) -> Tensor:
+    """Cross-domain distance consistency (Ojha et al. 2021, eqs. 1 to 3): pictures of a batch are to be as near to one
+    another as they were before. A scalar.
+
+    Features (B, C, H, W) of every layer, of the same codes, after adaptation and before it. KL of the softmax over a
+    picture's cosines with the others, averaged over pictures and layers. Fewer than three pictures say nothing: 0.
+    """
+    each = []
+    for x, y in zip(features, originals, strict=True):
+        after, before = _nearness(x), _nearness(y.detach())
+        each.append((after.exp() * (after - before)).sum(dim=1).mean())
+    return torch.stack(each).mean()
+
+
+def _nearness(x: Tensor) -> Tensor:
+    """Log-probabilities (B, B - 1) of the other pictures of a batch of features, by their cosines."""
+    with torch.autocast(x.device.type, enabled=False):
+        x = normalize(x.float().flatten(1), dim=1)
+        others = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+        return torch.log_softmax((x @ x.T)[others].reshape(len(x), len(x) - 1), dim=1)
+
+
 # ----------------------------------------------------------------------------------- identity, parameters, codes, noise
 
 

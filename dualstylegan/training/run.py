@@ -53,6 +53,7 @@ class RunFolder:
     snapshots/       STAGE-STEP.pt, the averaged weights alone; all are kept, users pick the step by eye
     stages/NAME/     a stage's own files (codes, crops), and done.json once it has ended
     base/ or style/  the model that came out
+    comparison.csv   what came out of an experiment
     """
 
     def __init__(self, path: str | Path):
@@ -65,6 +66,7 @@ class RunFolder:
         self.snapshots = self.path / "snapshots"
         self.base = self.path / "base"
         self.style = self.path / "style"
+        self.comparison = self.path / "comparison.csv"
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"

@@ -13,7 +13,7 @@ from dualstylegan.recipe import Recipe
 from dualstylegan.training.run import RunFolder
 
 FINAL = ("refine", "samplers", "bundle")  # what follows the last training
-REMADE = ("data", "destylize", *FINAL)  # these know themselves what a changed setting makes stale
+REMADE = ("data", "destylize", "compare", *FINAL)  # these know themselves what a changed setting makes stale
 CHANGE_NOTHING = {"batch", "count", "source", "licence", "min_images"}
 
 Settings = dict[str, Any]
