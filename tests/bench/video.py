@@ -1,12 +1,15 @@
-"""What a film costs: frames a second, and each stage's CPU time per frame.
+"""What a film costs: frames a second, each stage's CPU time per frame, and memory at its peak.
 
     python tests/bench/video.py [--style NAME:ID]    # the whole way; without --style an embedded one
     python tests/bench/video.py --stub               # stubs for the networks: everything else, at most 15 ms a frame
 
+    python tests/bench/video.py --film 1080p         # or 720p, or four: four faces; one a run, for its peak of memory
+
 The film is drawn (300 frames of 640x360: a person before a scene, hand-held, with noise, two seconds played to and
-fro), H.264 with AAC sound. Stages run in threads, and CPU time is by each thread's own clock: waiting does not count,
-but who shares caches and cores with other programs takes up to twice as long. "Other threads" are the codecs', torch's
-helpers and the one that waits for the rest. With a style, find, encode and generate hold its networks.
+fro; or that enlarged, or four of it side by side), H.264 with AAC sound. Stages run in threads, and CPU time is by each
+thread's own clock: waiting does not count, but who shares caches and cores with other programs takes up to twice as
+long. "Other threads" are the codecs', torch's helpers and the one that waits for the rest. With a style, find, encode
+and generate hold its networks.
 """
 
 from __future__ import annotations
@@ -23,19 +26,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from films import Cast, handheld
+from PIL import Image
 
 from dualstylegan.choices import DETECT_EVERY, SMOOTH
 from dualstylegan.faces.face import Face
+from dualstylegan.faces.masks import MASK_SIZE
+from dualstylegan.faces.matte import WIDE_SIZE
 from dualstylegan.models.codes import parse_style
 from dualstylegan.models.lookup import list_styles
 from dualstylegan.stylizing import films as film_line
 from dualstylegan.stylizing.film_report import FilmReport
 from dualstylegan.stylizing.films import restyle_film
 from dualstylegan.stylizing.settings import FilmOptions, StylizerSettings
-from dualstylegan.stylizing.stylizer import Stylizer
+from dualstylegan.stylizing.stylizer import Placed, Stylizer
 
 LIMIT_MS = 15
 DRAWN = 50  # frames
+FILMS = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080), "four": (1280, 720)}  # width, height; px
 PORTRAIT_PX, CROP_PX, ROWS, DIM = 128, 128, 12, 128  # an embedded style's
 STAGES = ("decode", "find", "encode", "generate", "paste", "write")
 
@@ -67,10 +74,11 @@ class StubStylizer(Stylizer):
 
     size, crop_size, rows_needed = PORTRAIT_PX, CROP_PX, tuple(range(7))
     title, description, fingerprint, settings = "stub:0", "stub", "stub", StylizerSettings()
+    request = parse_style("stub:0")
 
     def __init__(self, points: np.ndarray, mask: str = "head", batch: int = 8):
         self.detector, self.mask, self.batch = StubDetector(points), mask, batch
-        self.encoder, self.request = self, parse_style("stub:0")
+        self.encoder = self
         self.portrait = torch.linspace(-1, 1, PORTRAIT_PX).expand(1, 3, PORTRAIT_PX, PORTRAIT_PX)
 
     def encode(self, crops, rows=None):
@@ -78,6 +86,20 @@ class StubStylizer(Stylizer):
 
     def render(self, codes, region=None):
         return self.portrait.repeat(len(codes), 1, 1, 1)
+
+    def persons_in(self, views):
+        return torch.ones(len(views), WIDE_SIZE, WIDE_SIZE)
+
+    def place(self, faces, portraits, persons, which):
+        everywhere = torch.ones(MASK_SIZE, MASK_SIZE)
+        return [Placed(face, self.portrait[0], everywhere, person) for face, person in zip(faces, persons, strict=True)]
+
+
+def drawn_as(film: str, picture: np.ndarray) -> np.ndarray:
+    """A frame of 640x360 as it is in one of FILMS."""
+    if film == "four":
+        return np.tile(picture, (2, 2, 1))
+    return np.asarray(Image.fromarray(picture).resize(FILMS[film], Image.Resampling.BICUBIC))
 
 
 def pool_cpu_s() -> float:
@@ -105,6 +127,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--style", help="NAME:ID; else the first embedded one")
     parser.add_argument("--stub", action="store_true", help="stubs in place of the networks")
+    parser.add_argument("--film", choices=FILMS, default="360p", help="its size, or how many faces")
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--detect-every", type=int, default=DETECT_EVERY)
     parser.add_argument("--smooth", type=float, default=SMOOTH)
@@ -116,8 +139,10 @@ def main() -> int:
     drawn = handheld(Cast(), length=DRAWN)
     first = drawn.roles[0]
     points = first.person.points @ first.frame_from_photo[0][:2, :2].T + first.frame_from_photo[0][:2, 2]
+    if arguments.stub and arguments.film != "360p":
+        parser.error("--stub knows the face of the film of 640x360 only")
     if arguments.stub:
-        film_line.FaceEmbedder = StubEmbedder
+        film_line.face_embedder = StubEmbedder
         stylizer = StubStylizer(points)
     else:
         embedded = [style.name for style in list_styles() if style.place == "embedded"]
@@ -129,10 +154,10 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "film.mp4"
-        pictures = list(drawn.frames())
+        pictures = [drawn_as(arguments.film, picture) for picture in drawn.frames()]
         to_and_fro = [*range(DRAWN), *range(DRAWN - 2, 0, -1)]
         shown = [pictures[to_and_fro[index % len(to_and_fro)]] for index in range(arguments.frames)]
-        draw_film(source, shown, size=(640, 360), audio="aac")
+        draw_film(source, shown, size=FILMS[arguments.film], audio="aac")
         del pictures, shown
         measure(source, stylizer, FilmOptions(max_frames=16))  # what the first calls cost is no film's
         if arguments.stub:
@@ -140,7 +165,7 @@ def main() -> int:
         report, cpu_s = measure(source, stylizer, options)
 
     frames = report.frames
-    print(f"{stylizer.description}; {torch.get_num_threads()} threads; {report.summary}")
+    print(f"{arguments.film}; {stylizer.description}; {torch.get_num_threads()} threads; {report.summary}")
     print("| stage | CPU ms per frame |\n|---|---|")
     for stage, seconds in cpu_s.items():
         print(f"| {stage} | {1000 * seconds / frames:.1f} |")
