@@ -146,7 +146,8 @@ def _say(line: str, error: BaseException | None = None, verb: str | None = None)
     """To a person; and with --json to a script, as an event of `verb`, unless that is done."""
     line = " ".join(line.split())
     if verb and error is not None and not getattr(error, "is_told", False):
-        print_failure(verb, line)
+        with suppress(OSError):  # a full device, of which this may be telling
+            print_failure(verb, line)
     with suppress(OSError):  # the terminal may be gone
         print(f"dsg: {line}", file=sys.stderr)
 

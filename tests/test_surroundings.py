@@ -56,10 +56,11 @@ def test_no_file_of_ours_gets_the_number_of_a_closed_stream():
     assert int(Path("result.bin").read_bytes()) > 2
 
 
-def test_an_answer_that_finds_no_room_is_a_failure():
+@pytest.mark.parametrize("more", ["", " --json"])
+def test_an_answer_that_finds_no_room_is_a_failure(more):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no full device")
-    status, _, errors = shell(f"{COMMAND} styles > /dev/full")
+    status, _, errors = shell(f"{COMMAND} styles{more} > /dev/full")
     assert (status, errors) == (1, "dsg: Output: No space left on device.\n")
 
 
