@@ -1,8 +1,8 @@
 """A recipe: everything that decides what a training run computes, as TOML -> frozen, checked values.
 
-A recipe has a kind (`base`, `pretrain`, `style` or `experiment`), a few settings of its own and one section per stage. A
-key that is not listed here is refused with the nearest name that is. Relative paths in a recipe are relative to the current folder.
-A recipe names no output: what a run writes lies in its run folder, and `name` is a plain file name.
+A recipe has a kind (`base`, `pretrain`, `style` or `experiment`), a few settings of its own and one section per stage.
+A key that is not listed here is refused with the nearest name that is. Relative paths in a recipe are relative to the
+current folder. A recipe names no output: what a run writes lies in its run folder, and `name` is a plain file name.
 
 A new key is one line below: its type says what it may be, and pydantic refuses the rest. Its default leaves as it was
 what recipes without it make: run folders that do not know the key go on as if it had been there.
