@@ -33,6 +33,9 @@ SheetOption = Annotated[
         show_default=False,
     ),
 ]
+SheetKeepOption = Annotated[
+    bool, typer.Option("--sheet-keep", help="On strips also show each style with --scene keep.")
+]
 
 
 @takes(settings=STYLIZER, film=FILM)
@@ -46,6 +49,7 @@ def stylize(
     no_face: NoFaceOption = "copy",
     landmarks: LandmarksOption = None,
     sheet: SheetOption = None,
+    sheet_keep: SheetKeepOption = False,
     skip_existing: SkipExistingOption = False,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
@@ -73,5 +77,6 @@ def stylize(
         dry_run=dry_run,
         landmarks=landmarks,
         sheet=sheet,
+        sheet_keep=sheet_keep,
     )
     raise typer.Exit(show(events, json=json, answer=dry_run))

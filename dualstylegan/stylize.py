@@ -61,6 +61,7 @@ def stylize_files(
     dry_run: bool = False,
     landmarks: str | Path | None = None,
     sheet: str | Path | None = None,
+    sheet_keep: bool = False,
 ) -> Iterator[Event]:
     """Restyle the pictures and films that `inputs` name (files, folders, patterns, `-`), each in every one of `styles`.
 
@@ -68,7 +69,8 @@ def stylize_files(
     file, or a template with {parent} {stem} {ext} {style} {id}. `crop` writes the aligned portraits instead of full
     frames: the largest face under the picture's name, the others with -2, -3, ...; of a film, a film of one face. What
     has no face is copied as it is or skipped. `landmarks` is a faces.json whose faces are taken for pictures instead of
-    looking for them. `sheet` is a PNG of before/after strips, or an HTML page.
+    looking for them. `sheet` is a PNG of before/after strips, or an HTML page; `sheet_keep` shows on strips what a
+    style makes of the faces alone too.
 
     Yields one `done`, `skipped` or `failed` event per file between `plan` and `summary`, and `progress` within films;
     one bad file stops nothing. Raises UsageError, before any work, for what cannot be asked.
@@ -86,6 +88,8 @@ def stylize_files(
             raise UsageError(f"The style {style} is named {times} times. Name it once.")
     if sheet is not None and not is_page(sheet):
         check_format(sheet)
+    if sheet_keep and (sheet is None or is_page(sheet) or crop):
+        raise UsageError("--sheet-keep is for strips of whole pictures: with --sheet FILE.png, and without --crop.")
     known = given_faces(landmarks) if landmarks is not None else None
     check_detector(settings.detector)
     out = Destination.of(output)
@@ -144,7 +148,7 @@ def stylize_files(
         if (known is None or films) and (line := fallback_note(styles.first.detector)):
             yield Event("note", VERB, message=line)
         before = "source" if photos and films else "frame" if films else "photo"
-        labels = [before, *(stylizer.title for stylizer in styles.stylizers)]
+        labels = [before, *(_label(stylizer, sheet_keep) for stylizer in styles.stylizers)]
         sheets: Sheets | Report | None = None
         if sheet is not None:
             own = processes.own(Path(sheet))
@@ -156,10 +160,11 @@ def stylize_files(
             no_face=no_face,
             known_faces=known,
             add_strip=sheets.add if sheets else None,
+            strip_keeps=sheet_keep,
         )
         yield from photo_line.run(photos)
         for task in films:
-            yield from _restyle_film(task, styles, film, no_face, sheets)
+            yield from _restyle_film(task, styles, film, no_face, sheets, sheet_keep)
         if isinstance(sheets, Report):
             for name, reason in failures:
                 sheets.fail(name, reason)
@@ -222,7 +227,12 @@ def _fetch(styles: Sequence[FoundStyle | Stylizer], wplus: bool) -> Generator[Ev
 
 
 def _restyle_film(
-    task: StyleTask, styles: StyleSet, options: FilmOptions, no_face: str, sheets: Sheets | Report | None
+    task: StyleTask,
+    styles: StyleSet,
+    options: FilmOptions,
+    no_face: str,
+    sheets: Sheets | Report | None,
+    sheet_keep: bool,
 ) -> Iterator[Event]:
     from dualstylegan.stylizing.films import restyle_film  # with PyAV and scipy, which photos do without
 
@@ -231,7 +241,9 @@ def _restyle_film(
     said = 0
     try:
         with_strips = isinstance(sheets, Sheets)
-        restyled = restyle_film(task.source.path, outputs, options, no_face=no_face, with_strips=with_strips)
+        restyled = restyle_film(
+            task.source.path, outputs, options, no_face=no_face, with_strips=with_strips, strips_keep=sheet_keep
+        )
         with closing(restyled) as reports:
             for report in reports:
                 for line in report.warnings[said:]:
@@ -260,6 +272,12 @@ def _restyle_film(
         by_style = dict(zip(numbers, after, strict=True))
         row = [before, *(by_style.get(number) for number in range(len(styles)))]
         yield from sheets.add(f"{name} {frame}", row)
+
+
+def _label(stylizer: Stylizer, sheet_keep: bool) -> str:
+    """What heads a style's column of strips."""
+    both = sheet_keep and stylizer.scene != "keep"
+    return f"{stylizer.title}: keep, {stylizer.scene}" if both else stylizer.title
 
 
 def _progress(task: StyleTask, report: FilmReport) -> Event:

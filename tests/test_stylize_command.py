@@ -265,6 +265,24 @@ def test_strips_of_before_and_after(style):
     assert any(event.output and "strips.png" in event.output for event in events)
 
 
+def test_strips_show_the_surroundings_kept_too_when_asked(style):
+    save("in/a.png", drawn_photo(240, 320))
+    run("in", f"{style}:0", scene="tone", sheet="plain.png")
+    toned = Path("stylized/a.png").read_bytes()
+    run("in", f"{style}:0", scene="tone", sheet="both.png", sheet_keep=True)
+    assert Path("stylized/a.png").read_bytes() == toned
+    plain, both = pixels("plain.png"), pixels("both.png")
+    assert both.shape[1] - plain.shape[1] == 192 + 10
+    run("in", f"{style}:0", scene="keep", sheet="kept.png")
+    middle = slice(-150, -60)
+    assert np.abs(both[40:, middle].astype(int) - plain[40:, middle]).mean() < 2
+    moved = slice(-150 - 202, -60 - 202)
+    assert np.abs(both[40:, moved].astype(int) - pixels("kept.png")[40:, middle]).mean() < 2
+    for wrong in ({}, {"sheet": "page.html"}, {"sheet": "a.png", "crop": True}):
+        with pytest.raises(UsageError, match="--sheet-keep is for strips"):
+            run("in", f"{style}:0", sheet_keep=True, **wrong)
+
+
 # Batches survive
 
 

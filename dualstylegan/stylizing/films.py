@@ -48,7 +48,7 @@ from dualstylegan.stylizing.moments import (
     without_repeats,
 )
 from dualstylegan.stylizing.settings import FilmOptions
-from dualstylegan.stylizing.sheets import FilmStrips
+from dualstylegan.stylizing.sheets import FilmStrips, beside
 from dualstylegan.stylizing.shots import ShotScenes
 from dualstylegan.stylizing.style_set import StyleSet
 from dualstylegan.stylizing.stylizer import Placed, Stylizer
@@ -65,14 +65,16 @@ def restyle_film(
     *,
     no_face: str = "copy",
     with_strips: bool = False,
+    strips_keep: bool = False,
 ) -> Iterator[FilmReport]:
     """Restyle one film into `outputs`, each a path and its style, in one pass.
 
     Yields one report, as it grows, about twice a second, and in the end with `finished`. A film in which no face was
     found is copied as it is, or with `no_face="skip"` not written: then `outputs` of the report is empty. All outputs
-    appear whole or not at all. Raises DualStyleGANError where the film cannot be read or an output not be written.
+    appear whole or not at all. `with_strips` collects a few frames before and after, with `strips_keep` also as they
+    are with their surroundings kept. Raises DualStyleGANError where the film cannot be read or an output not written.
     """
-    yield from FilmLine(Path(source), outputs, options or FilmOptions(), no_face, with_strips).run()
+    yield from FilmLine(Path(source), outputs, options or FilmOptions(), no_face, with_strips, strips_keep).run()
 
 
 class FilmLine:
@@ -85,12 +87,14 @@ class FilmLine:
         options: FilmOptions,
         no_face: str,
         with_strips: bool,
+        strips_keep: bool = False,
     ):
         self.source, self.options, self.no_face = source, options, no_face
         self.paths = [Path(path) for path, _ in outputs]
         self.styles = StyleSet([stylizer for _, stylizer in outputs])
         self.report = FilmReport()
         self.strips = FilmStrips(len(outputs)) if with_strips else None
+        self.strips_keep = strips_keep
         self.begin_at = self.encode_from = 0  # the first frame that is written; the first whose faces are encoded
         self.is_through = False
 
@@ -315,7 +319,10 @@ class FilmLine:
             if shown or moment.scenes[number]:
                 pixels = stylizer.compose(moment.frame.pixels, shown, moment.scenes[number])
             if moment.sampled:
-                self.strips.add(moment.index, number, moment.frame.pixels if pixels is None else pixels)
+                after = moment.frame.pixels if pixels is None else pixels
+                if self.strips_keep and stylizer.scene != "keep":
+                    after = beside(stylizer.compose(moment.frame.pixels, shown), after)
+                self.strips.add(moment.index, number, after)
             if self.options.compare:
                 source = moment.frame.pixels
                 pixels = np.hstack([source, source if pixels is None else pixels])

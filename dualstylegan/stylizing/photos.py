@@ -23,7 +23,7 @@ from dualstylegan.media.tiff import holds_pages, read_pages, write_pages
 from dualstylegan.runtime.files import whole_file
 from dualstylegan.runtime.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
 from dualstylegan.stylizing.scene import Scene
-from dualstylegan.stylizing.sheets import STRIP_PX, Row, small
+from dualstylegan.stylizing.sheets import STRIP_PX, Row, beside, small
 from dualstylegan.stylizing.style_set import StyleSet
 from dualstylegan.stylizing.stylizer import Placed, Stylizer
 
@@ -96,14 +96,16 @@ class PhotoLine:
         no_face: str = "copy",
         known_faces: Mapping[str, list[Face]] | None = None,
         add_strip: AddStrip | None = None,
+        strip_keeps: bool = False,
     ):
         """`portraits` are written instead of full frames, under the names that it gives. `known_faces` are taken
-        instead of looking for faces. `add_strip` is given each picture's before and after under its name."""
+        instead of looking for faces. `add_strip` is given each picture's before and after under its name; with
+        `strip_keeps`, beside the latter, what it is with its surroundings kept."""
         self.styles = styles
         self.canvas = partial(_Portraits, portraits) if portraits else _FullFrame
         self.no_face = "skip" if portraits else no_face
         self.known_faces = known_faces
-        self.add_strip = add_strip
+        self.add_strip, self.strip_keeps = add_strip, strip_keeps
         self.waiting: list[_Photo] = []  # whose faces do not fill a batch yet
         self.warned_of_size = False
         self.writer: WriteBehind[tuple[_Photo, int], _Written]
@@ -207,6 +209,7 @@ class PhotoLine:
         ]
         codes = [photo.codes[self.styles.encoder_of[number]] for photo in photos]
         for canvas, own in zip(canvases, codes, strict=True):
+            canvas.keeps_too = self.strip_keeps and stylizer.scene != "keep"
             canvas.look_ahead(own)
         codes, done = torch.cat(codes), 0
         while done < len(places):
@@ -249,11 +252,14 @@ class PhotoLine:
 
 
 class _FullFrame:
-    """The picture with its faces replaced, in the scene that they make."""
+    """The picture with its faces replaced, in the scene that they make; for strips, without the scene too."""
+
+    keeps_too = False
 
     def __init__(self, stylizer: Stylizer, photo: _Photo, output: Path):
         self.stylizer, self.photo, self.pages, self.output = stylizer, photo, photo.pages, output
         self.frames: list[np.ndarray | None] = [None] * len(photo.pages)  # once faces have been laid in them
+        self.kept: dict[int, np.ndarray] = {}  # the same without a scene
         self.scenes: list[Scene | None] = [None] * len(photo.pages)
         self.waiting: list[tuple[int, Placed]] = []
 
@@ -283,15 +289,20 @@ class _FullFrame:
         write_pages(self.output, frames, self.pages)
         if not with_strip:
             return _Written([self.output])
-        before, after = next((p, f) for p, f in zip(self.pages, frames, strict=True) if f is not None)
-        return _Written([self.output], small(before.pixels), small(after))
+        page, after = next((page, frame) for page, frame in enumerate(frames) if frame is not None)
+        shown = beside(self.kept[page], after) if page in self.kept else after
+        return _Written([self.output], small(self.pages[page].pixels), small(shown))
 
     def _lay(self) -> None:
         for page in sorted({page for page, _ in self.waiting}):
             placed = [one for number, one in self.waiting if number == page]
             if self.frames[page] is None:
                 self.frames[page] = self._ground(page, placed)
+                if self.keeps_too:
+                    self.kept[page] = self.pages[page].pixels.copy()
             self.stylizer.lay(self.frames[page], placed)
+            if page in self.kept:
+                self.stylizer.lay(self.kept[page], placed)
         self.waiting = []
 
     def _ground(self, page: int, placed: Sequence[Placed]) -> np.ndarray:
@@ -306,6 +317,8 @@ class _FullFrame:
 
 class _Portraits:
     """The aligned portraits by themselves: NAME.jpg for the largest face, NAME-2.jpg, ... for the others."""
+
+    keeps_too = False
 
     def __init__(self, portraits: Portraits, stylizer: Stylizer, photo: _Photo, output: Path):
         self.stylizer, self.pages = stylizer, photo.pages

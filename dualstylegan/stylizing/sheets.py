@@ -16,6 +16,7 @@ from dualstylegan.media.plan import page
 from dualstylegan.media.sheets import strip
 
 STRIPS_PER_SHEET = 40
+GAP = 0.04  # of a picture's height: between one with the surroundings kept and the same restyled
 STRIP_PX, SHOWN_PX = 256, 448  # the height of a strip, and of the pictures that are kept for one
 MOMENTS = 4  # of a film
 PREVIEW_S, PREVIEW_FPS, PREVIEW_PX = 4, 12, 240  # of a film on a page
@@ -135,6 +136,11 @@ class FilmStrips:
         kept = sorted(self.rows)
         chosen = sorted({kept[round(i)] for i in np.linspace(0, len(kept) - 1, MOMENTS)}) if kept else []
         return [(index, self.rows[index]) for index in chosen]
+
+
+def beside(kept: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Two pictures of one size as one, with a gap of white."""
+    return np.hstack([kept, np.full_like(kept[:, : max(1, round(GAP * len(kept)))], 255), after])
 
 
 def small(pixels: np.ndarray) -> np.ndarray:
