@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dsgcli.options import AlignmentOption, CpuOption, JsonOption, RunOption
+from dsgcli.options import AlignmentOption, CpuOption, JsonOption, OfflineOption, RunOption
 
 
 def destylize(
@@ -44,6 +44,7 @@ def destylize(
     alignment: AlignmentOption = "landmarks",
     cpu: CpuOption = False,
     json: JsonOption = False,
+    offline: OfflineOption = False,
 ) -> None:  # fmt: skip
     """Find the real face behind each portrait: its intrinsic and its extrinsic code.
 

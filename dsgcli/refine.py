@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dsgcli.options import AlignmentOption, CpuOption, JsonOption, RunOption
+from dsgcli.options import AlignmentOption, CpuOption, JsonOption, OfflineOption, RunOption
 
 
 def refine(
@@ -36,6 +36,7 @@ def refine(
     alignment: AlignmentOption = "landmarks",
     cpu: CpuOption = False,
     json: JsonOption = False,
+    offline: OfflineOption = False,
 ) -> None:
     """Bring a style's exemplars nearer to their pictures. The same command again goes on where it stopped."""
     from dsgcli.report import show

@@ -19,7 +19,7 @@ HalfOption = Annotated[bool, typer.Option("--half", help="Store networks in half
 
 
 @app.callback()
-def styles(context: typer.Context, json: JsonOption = False) -> None:
+def styles(context: typer.Context, json: JsonOption = False, offline: OfflineOption = False) -> None:
     """List styles (the default), show their exemplars, fetch or import more."""
     if context.invoked_subcommand is not None:
         return
@@ -102,6 +102,7 @@ def import_command(
     ] = None,
     half: HalfOption = False,
     json: JsonOption = False,
+    offline: OfflineOption = False,
 ) -> None:
     """Make a style of the official release, or of a training run, one of this machine's."""
     from dsgcli.report import show

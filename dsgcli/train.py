@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dsgcli.options import JsonOption
+from dsgcli.options import JsonOption, OfflineOption
 
 
 def train(
@@ -50,6 +50,7 @@ def train(
     ] = False,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave accelerators alone.")] = False,
     json: JsonOption = False,
+    offline: OfflineOption = False,
 ) -> None:
     """Train a style from portraits, or a base from photos. The same command again goes on where it stopped."""
     from dsgcli.report import show

@@ -175,6 +175,24 @@ def test_a_reader_that_leaves_is_no_error_to_shout_about():
     assert run.returncode == 1
 
 
+def commands(group, name=()):
+    """(the words of a command, the command) of every one there is."""
+    for word, command in getattr(group, "commands", {}).items():
+        yield (*name, word), command
+        yield from commands(command, (*name, word))
+
+
+@pytest.mark.parametrize("flag", ["--offline", "--json"])
+def test_every_verb_takes_it(flag):
+    found = dict(commands(typer.main.get_command(entry.app)))
+    assert {("train",), ("styles",), ("styles", "import")} <= found.keys()
+    assert not [
+        " ".join(words)
+        for words, command in found.items()
+        if not any(flag in parameter.opts for parameter in command.params)
+    ]
+
+
 def test_offline_reaches_the_library(command, monkeypatch):
     seen = []
 
