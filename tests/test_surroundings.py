@@ -71,20 +71,22 @@ def test_a_pipe_that_nobody_writes_to_ends_with_the_signal(number, status):
     os.mkfifo("pipe.jpg")
     arguments = [sys.executable, "-m", "dsgcli", "stylize", "pipe.jpg", "-s", "painting:7"]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as run:
-        time.sleep(1)
-        while not _is_waiting(run.pid):
-            time.sleep(0.1)
+        writer = _once_it_is_read("pipe.jpg")
+        time.sleep(0.2)
         run.send_signal(number)
         _, said = run.communicate(timeout=60)
+    os.close(writer)
     assert run.returncode == status
     assert said in ("dsg: interrupted.\n", "dsg: terminated.\n")
 
 
-def _is_waiting(process: int) -> bool:
-    try:
-        return "fifo" in Path(f"/proc/{process}/wchan").read_text() or time.sleep(10) is None
-    except OSError:
-        return time.sleep(20) is None
+def _once_it_is_read(pipe: str) -> int:
+    """The pipe, open for writing, as soon as somebody waits for what it says."""
+    while True:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody has opened it yet
+            time.sleep(0.05)
 
 
 def test_what_comes_through_a_pipe_is_a_picture_like_others(tmp_path):
