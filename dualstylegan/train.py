@@ -43,12 +43,11 @@ from dualstylegan.training.base import (
     photo_codes,
     trained_networks,
 )
-from dualstylegan.training.check import check, check_exemplars, known_base
+from dualstylegan.training.check import check, check_exemplars
 from dualstylegan.training.comparison import compare_with
 from dualstylegan.training.data import Portraits, prepare_portraits, read_prepared, weights_of
 from dualstylegan.training.destylization import destylization_grid, destylize_portraits, read_codes
 from dualstylegan.training.finetune import FinetuneStage
-from dualstylegan.training.going_on import hand_over
 from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Pace, Stage, seed_for, train_stage
 from dualstylegan.training.perception import LAYERS, Perception, fetch_perception, load_perception
@@ -184,7 +183,7 @@ class Training:
         """What the recipe stands on and is not here yet, one process at a time; the first one speaks."""
         wanted, terms = self.recipe.perception, Terms(self.verb)
         for events in (
-            fetch_base(self.recipe.base_model, terms) if self.recipe.base_model else (),
+            fetch_base(self.recipe.base_model, terms) if self.recipe.kind != "base" else (),
             fetch_perception(wanted.features, wanted.identity, terms),
         ):
             for event in events:
@@ -234,16 +233,12 @@ class Training:
             before = self.folder.snapshot(f"base{index}") if index else None
             self._seed(name)
             share = resolve_batch(phase.batch, self.processes.count, stage=name)
-            known = self._base_before() if index == 0 else None
-            generator, encoder, discriminator = phase_networks(settings, index, before, self.processes.device, known)
+            generator, encoder, discriminator = phase_networks(settings, index, before, self.processes.device)
             adversary = None
             if discriminator is not None:
                 adversary = Adversary.of(discriminator, settings, phase.discriminator_lr, self.processes)
             px = drawn_px(settings, phase, encoder)
             critics = self._part_critics(phase, before) if phase.parts else None
-            if known and known.encoder and not self.folder.last_checkpoint(name):
-                fitting = self._pictures(encoder.input_size, flip=True)
-                hand_over(known.encoder.to(self.processes.device), encoder, fitting.next)
             stage = BaseStage(
                 name,
                 phase,
@@ -268,10 +263,6 @@ class Training:
             images += phase.steps * phase.batch
         if self.processes.is_main:
             save_base(self.folder.base, self._trained_base())
-
-    def _base_before(self) -> Base | None:
-        """The base that this one goes on from, where the recipe names one."""
-        return load_base(self.recipe.base_model) if self.recipe.base_model else None
 
     def _part_critics(self, phase: BasePhase, before: dict[str, Any] | None) -> Adversary:
         """Critics of eyes and mouths, as the phase before has left them where it had any. Their photos are jittered,
@@ -609,8 +600,7 @@ class Training:
         return f"{name}-{self.from_step:06d}" if self.from_step and name in FINAL else name
 
     def _settings(self, name: str) -> dict[str, Any]:
-        header = self.base.header if self.recipe.kind != "base" else known_base(self.recipe)
-        base = header["sha256"] if header else None
+        base = None if self.recipe.kind == "base" else self.base.header["sha256"]
         return settings_of(self.recipe, name, base=base, from_step=self.from_step)
 
     def _demand_earlier_stages(self, name: str) -> None:

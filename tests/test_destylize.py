@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from launched import Launched
 from PIL import Image
 from tiny_codes import DIM, DrawnJudges, draw_portraits, tiny_networks
 from tiny_style import tiny_style
@@ -134,8 +132,8 @@ def test_two_processes_give_the_codes_of_one_without_overlap(destylized, portrai
 
 def test_a_killed_run_loses_at_most_what_was_in_work(destylized, portraits, tmp_path):
     process = start(tmp_path, portraits)
-    for _ in range(2):  # two portraits are announced as stored
-        process.stdout.readline()
+    announced = process.lines()
+    next(announced), next(announced)  # two portraits are stored
     process.send_signal(signal.SIGKILL)
     process.wait()
     stored = {file: file.stat().st_mtime_ns for file in tmp_path.glob("*.safetensors")}
@@ -149,11 +147,10 @@ def test_a_killed_run_loses_at_most_what_was_in_work(destylized, portraits, tmp_
     assert same_codes(tmp_path, destylized)
 
 
-def start(folder: Path, portraits, rank: int = 0, processes: int = 1) -> subprocess.Popen:
+def start(folder: Path, portraits, rank: int = 0, processes: int = 1) -> Launched:
     script = Path(__file__).with_name("tiny_codes.py")
-    command = [sys.executable, str(script), str(folder), str(portraits[0].path.parent), rank, processes, SETTINGS.steps]
-    return subprocess.Popen(
-        list(map(str, command)), env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True
+    return Launched(
+        [script, folder, portraits[0].path.parent, rank, processes, SETTINGS.steps], {"OMP_NUM_THREADS": str(1 + rank)}
     )
 
 

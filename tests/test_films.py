@@ -20,6 +20,7 @@ import av
 import numpy as np
 import pytest
 from drawn_films import draw_film, frames_of, packets_of, read_deep, stamps_of, write_deep
+from launched import Launched
 from PIL import Image
 from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, stylizer_settings, tiny_style
 
@@ -715,19 +716,17 @@ def script(nap: float = 0.0) -> Path:
     return path
 
 
-def start(style: str, *options: str, nap: float) -> subprocess.Popen:
-    command = [sys.executable, script(nap), "stylize", *options, "-s", f"{style}:1", "--device", "cpu", "--json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+def start(style: str, *options: str, nap: float) -> Launched:
+    return Launched([script(nap), "stylize", *options, "-s", f"{style}:1", "--device", "cpu", "--json"])
 
 
-def until_frame(process: subprocess.Popen, number: int) -> None:
+def until_frame(process: Launched, number: int) -> None:
     """Read the command's events until it is past a frame."""
-    for line in process.stdout:
+    for line in process.lines():
         event = json.loads(line)
         if event["event"] == "progress" and event["current"] >= number:
             return
-    raise AssertionError(process.stderr.read())
+    raise AssertionError(process.communicate())
 
 
 @pytest.mark.timeout(900)

@@ -56,13 +56,24 @@ def assert_matches(name, value, within=5e-5):
     assert difference <= within, f"{name} is off by {difference:.1e} of its maximum"
 
 
-def rounding_of(network, pictures):
+def assert_matches_but_for_rounding(name, network, pictures):
+    """As `assert_matches`, or, on processors that sum in another order, within what rounding makes of the vector."""
+    value, expected = network(pictures), torch.from_numpy(VECTORS[name])
+    within = 5e-5
+    if (value - expected).abs().max() > within * expected.abs().max():
+        within = max(within, 3 * rounding_of(network, pictures, value))
+        assert within < 0.05  # else it would say nothing
+    assert_matches(name, value, within)
+    return value
+
+
+def rounding_of(network, pictures, exact):
     """How far one unit in the last place of its input moves what a network gives, as a part of its maximum.
 
     The synthetic IR-SE50 amplifies rounding ten thousandfold, and the order in which a convolution sums depends on the
     processor: with AVX2 alone its codes are 5e-3 from the vectors, as is float64. No other sum can be asked for.
     """
-    exact, ulp = network(pictures), torch.finfo(torch.float32).eps
+    ulp = torch.finfo(torch.float32).eps
     noise = torch.Generator().manual_seed(0)
     moved = [network(pictures * (1 + ulp * torch.randn(pictures.shape, generator=noise))) for _ in range(2)]
     return max((one - exact).abs().max() / exact.abs().max() for one in moved).item()
@@ -206,17 +217,12 @@ def test_every_vector_is_checked():
 def test_encoder_codes_are_those_of_the_official_code(release):
     encoder = load_encoder(release("encoder") / "encoder.pt")
     assert (encoder.rows, encoder.style_dim, encoder.input_size, encoder.space) == (18, 512, 256, "z+")
-    faces = picture("image", 2, 32)
-    assert_matches("encoder_zplus", encoder(faces), within=max(5e-5, 3 * rounding_of(encoder, faces)))
+    assert_matches_but_for_rounding("encoder_zplus", encoder, picture("image", 2, 32))
 
 
 def test_identity_is_that_of_the_official_code(release):
     arcface = load_arcface(release("arcface") / "model_ir_se50.pth")
-    faces = picture("image", 2, 32)
-    embedding = arcface(faces)
-    rounding = rounding_of(arcface, faces)
-    assert rounding < 0.01  # else it would say nothing
-    assert_matches("arcface_embedding", embedding, within=max(5e-5, 3 * rounding))
+    embedding = assert_matches_but_for_rounding("arcface_embedding", arcface, picture("image", 2, 32))
     assert_matches("id_loss", identity_loss(embedding[:1], embedding[1:]).mean())
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from launched import Launched
 from tiny_training import PORTRAITS, draw_portraits, launch, write_base_recipe, write_style_recipe
 
 from dsgcli.main import main
@@ -53,12 +54,12 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def run_two(arguments: list[object]) -> list[subprocess.Popen]:
+def run_two(arguments: list[object]) -> list[Launched]:
     port = free_port()
     return [launch(arguments, rank=rank, processes=2, port=port) for rank in range(2)]
 
 
-def wait(processes: list[subprocess.Popen], seconds: float = 240) -> list[tuple[int, str]]:
+def wait(processes: list[Launched], seconds: float = 240) -> list[tuple[int, str]]:
     """(exit status, stderr) of each."""
     ends = []
     try:

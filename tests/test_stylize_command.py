@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from launched import Launched
 from PIL import Image
 from tiny_style import SIZE, DrawnFaces, drawn_photo, one_core, stylizer_settings, tiny_style
 
@@ -722,9 +723,7 @@ def script(nap: float = 0.0) -> Path:
 def test_stopped_it_leaves_whole_files_only(style, number, status):
     for i in range(40):
         save(f"in/{i:02}.png", drawn_photo(seed=i))
-    command = [sys.executable, script(nap=0.2), "stylize", "in", "-s", f"{style}:1", "--device", "cpu", "--batch", "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    process = Launched([script(nap=0.2), "stylize", "in", "-s", f"{style}:1", "--device", "cpu", "--batch", "1"])
     deadline_s = time.monotonic() + 120
     while not list(Path().glob("stylized/*.png")) and process.poll() is None and time.monotonic() < deadline_s:
         time.sleep(0.05)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from launched import Launched
 
 from dsgcli.main import main
 
@@ -69,12 +70,11 @@ def test_an_answer_that_finds_no_room_is_a_failure(more):
 )
 def test_a_pipe_that_nobody_writes_to_ends_with_the_signal(number, status):
     os.mkfifo("pipe.jpg")
-    arguments = [sys.executable, "-m", "dsgcli", "stylize", "pipe.jpg", "-s", "painting:7"]
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as run:
-        writer = _once_it_is_read("pipe.jpg")
-        time.sleep(0.2)
-        run.send_signal(number)
-        _, said = run.communicate(timeout=60)
+    run = Launched(["-m", "dsgcli", "stylize", "pipe.jpg", "-s", "painting:7"])
+    writer = _once_it_is_read("pipe.jpg")
+    time.sleep(0.2)
+    run.send_signal(number)
+    _, said = run.communicate(timeout=60)
     os.close(writer)
     assert run.returncode == status
     assert said in ("dsg: interrupted.\n", "dsg: terminated.\n")

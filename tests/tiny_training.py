@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from launched import Launched
 from PIL import Image, ImageDraw
 
 PORTRAITS = 5  # odd, so that two processes get uneven shares
@@ -129,11 +127,11 @@ def write_style_recipe(path: Path, data: Path, base: Path, batch: int = 0) -> Pa
     return path
 
 
-def launch(arguments: list[object], *, rank: int = 0, processes: int = 1, port: int = 0) -> subprocess.Popen:
+def launch(arguments: list[object], *, rank: int = 0, processes: int = 1, port: int = 0) -> Launched:
     """`dsg train --cpu ...` in a process of its own, as `accelerate launch` would start it. One thread."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {}
     if processes > 1:
-        environment |= {
+        environment = {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(processes),
@@ -141,5 +139,4 @@ def launch(arguments: list[object], *, rank: int = 0, processes: int = 1, port: 
             "MASTER_PORT": str(port),
             "ACCELERATE_USE_CPU": "true",
         }
-    command = [sys.executable, "-m", "dsgcli", "train", *map(str, arguments), "--cpu"]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Launched(["-m", "dsgcli", "train", *arguments, "--cpu"], environment)
