@@ -265,8 +265,7 @@ def _restyle_film(
     name = task.source.relative.name
     if isinstance(sheets, Report):
         results = {number: path for number, path in enumerate(task.outputs) if path in report.outputs}
-        part = {"start_s": options.start_s, "end_s": options.end_s, "max_frames": options.max_frames}
-        sheets.add_film(name, task.source.path, results, **part)
+        sheets.add_film(name, task.source.path, results, options)
         return
     for frame, (before, *after) in report.strips if sheets else ():
         by_style = dict(zip(numbers, after, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -36,6 +36,13 @@ class Detector(Protocol):
     name: str
 
     def find(self, pictures: list[np.ndarray]) -> list[list[Face]]: ...
+
+
+@runtime_checkable
+class Glancing(Detector, Protocol):
+    """A detector that can also look for faces at least so wide, in less time."""
+
+    def glance(self, pictures: list[np.ndarray], least_px: float) -> list[list[Face]]: ...
 
 
 def make_detector(name: str = "auto", device: str | torch.device = "cpu", min_face: float | None = None) -> Detector:

@@ -15,7 +15,7 @@ from dualstylegan.choices import DETECT_EVERY
 from dualstylegan.errors import UsageError
 from dualstylegan.faces.cuts import Cut, CutFinder
 from dualstylegan.faces.face import DUPLICATE_OVERLAP, Face, transform
-from dualstylegan.faces.find import Detector, FaceEmbedder
+from dualstylegan.faces.find import Detector, FaceEmbedder, Glancing
 from dualstylegan.faces.motion import GreyFrame, face_motion
 from dualstylegan.networks.identity import SAME_PERSON_DISTANCE
 
@@ -143,12 +143,12 @@ class FaceTracker:
     @property
     def _can_glance(self) -> bool:
         """Asked for every frame, the detector's own places count, and a glance's are a little others."""
-        return self.detect_every > 1 and hasattr(self.detector, "glance")
+        return self.detect_every > 1 and isinstance(self.detector, Glancing)
 
     def _look(self, frame: np.ndarray) -> list[Face]:
         """A frame whose turn it is: at all of it, or while all faces are sure three times of four at large ones."""
         sure = self._tracks and all(track.is_sure for track in self._tracks)
-        if not sure or self._glances >= GLANCES:
+        if not (sure and isinstance(self.detector, Glancing)) or self._glances >= GLANCES:
             self._glances = 0
             return self._find([frame])[0]
         self._glances += 1

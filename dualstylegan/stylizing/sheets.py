@@ -14,6 +14,7 @@ from dualstylegan.media.images import write_picture
 from dualstylegan.media.pages import Page
 from dualstylegan.media.plan import page
 from dualstylegan.media.sheets import strip
+from dualstylegan.stylizing.settings import FilmOptions
 
 STRIPS_PER_SHEET = 40
 GAP = 0.04  # of a picture's height: between one with the surroundings kept and the same restyled
@@ -64,10 +65,10 @@ class Report:
         self.page.add(name, before, shown)
         return iter(())
 
-    def add_film(self, name: str, source: Path, results: Mapping[int, Path], **part: float | int | None) -> None:
-        """`results` by style; `part` is what was taken of the source, as `open_film` has it."""
+    def add_film(self, name: str, source: Path, results: Mapping[int, Path], options: FilmOptions) -> None:
+        """`results` by style; the options say what part was taken of the source."""
         for number, result in results.items():
-            self.page.add_film(name, self.labels[number + 1], preview(source, result, **part))
+            self.page.add_film(name, self.labels[number + 1], preview(source, result, options))
 
     def fail(self, name: str, reason: str) -> None:
         self.page.fail(name, reason)
@@ -77,14 +78,15 @@ class Report:
         yield Event("note", "stylize", output=str(self.path), message=f"Before and after: {self.path}")
 
 
-def preview(source: Path, result: Path, **part: float | int | None) -> bytes:
+def preview(source: Path, result: Path, options: FilmOptions) -> bytes:
     """The first seconds of a film before and after, side by side, small and silent: H.264 in MP4."""
     from dualstylegan.media.film.clip import write_clip
     from dualstylegan.media.film.video import open_film
 
     def frames() -> Iterator[np.ndarray]:
         due_s = 0.0
-        with open_film(source, **part) as before, open_film(result) as after:
+        whole_or_part = open_film(source, start_s=options.start_s, end_s=options.end_s, max_frames=options.max_frames)
+        with whole_or_part as before, open_film(result) as after:
             began_s = None
             for old, new in zip(before, after, strict=False):
                 began_s = new.time_s if began_s is None else began_s

@@ -48,10 +48,10 @@ class Comparison:
     def table(self) -> list[tuple[str, float, float, float, float, float]]:
         """(model, perceptual, its deviation, pixel, its deviation, part nearest) by perceptual distance."""
         rows = [
-            (one.name, one.perceptual.mean(), one.perceptual.std(), one.pixel.mean(), one.pixel.std(), part)
+            (one.name, *_spread(one.perceptual), *_spread(one.pixel), float(part))
             for one, part in zip(self.distances, self.nearest, strict=True)
         ]
-        return sorted(((name, *map(float, numbers)) for name, *numbers in rows), key=lambda row: row[1])
+        return sorted(rows, key=lambda row: row[1])
 
     @property
     def lines(self) -> list[str]:
@@ -71,6 +71,10 @@ class Comparison:
         writer.writerows((name, *(f"{number:.5f}" for number in numbers)) for name, *numbers in self.table)
         with whole_file(path) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def _spread(distances: np.ndarray) -> tuple[float, float]:
+    return float(distances.mean()), float(distances.std())
 
 
 @torch.no_grad()
@@ -96,4 +100,4 @@ def compare_with(truth: str, models: Mapping[str, nn.Module], codes: Tensor, per
 def _sheet(models: Mapping[str, nn.Module], codes: Tensor) -> np.ndarray:
     pictures: Sequence[Tensor] = [model(codes) for model in models.values()]
     height_px = max(96, min(pictures[0].shape[-1], 256))
-    return strip(*map(from_tensor, pictures), row_labels=list(models), height_px=height_px)
+    return strip(*(list(from_tensor(one)) for one in pictures), row_labels=list(models), height_px=height_px)

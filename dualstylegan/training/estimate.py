@@ -184,7 +184,8 @@ def measured_speeds(
     operations = 4 * (1 + BACKWARD) * _operations(meta, torch.empty(1, meta.rows, meta.style_dim, device="meta"))
     generator = Generator(max(channels), style_dim=128, mapping_layers=2, channels=channels).to(device)
     codes = torch.randn(4, generator.rows, generator.style_dim, device=device)
-    walls, alone = [], []
+    walls: list[float] = []
+    alone: list[float] = []
     while sum(walls) < seconds or len(walls) < 6:
         began, worked = time.perf_counter(), time.process_time()
         with mixed_precision(precision, device):

@@ -60,7 +60,8 @@ def _load(build: Callable[[], Net], name: str) -> Net:
     net = build()
     net.load_state_dict(read_face_weights(name))
     # a processor pools and convolves few channels up to twice as fast where they lie side by side
-    return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stubs lack it
+    return net.eval().requires_grad_(False)
 
 
 def read_face_weights(name: str) -> dict[str, Tensor]:
