@@ -16,9 +16,11 @@ from dualstylegan.recipe import Data, Refine, build_recipe, load_recipe
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.train import train
 from dualstylegan.training.data import prepare_portraits
+from dualstylegan.training.fitting import say_left_out
 from dualstylegan.training.perception import load_perception
 from dualstylegan.training.portraits import Portrait
 from dualstylegan.training.refinement import read_distances, read_refined, refine_codes, refinement_grid
+from dualstylegan.training.results import PortraitResults
 from dualstylegan.training.run import RunFolder
 
 
@@ -103,6 +105,8 @@ def refine_style(
             processes=processes,
         )
         processes.wait_for_all("refined")
+        results = PortraitResults(folder.stage("refine"))
+        yield from say_left_out(results, [bank.names[i] for i in ids], "refine", processes)
         if processes.is_main:
             yield from _finish(folder, found, ids, matched)
 
@@ -112,7 +116,7 @@ def _finish(folder: RunFolder, style: Style, ids: Sequence[int], matched: dict[s
     bank, names = style.bank, [style.bank.names[i] for i in ids]
     write_picture(folder.grid("refine", 0), refinement_grid(folder.stage("refine"), list(matched.items())))
     refined = bank.extrinsic.clone()
-    refined[list(ids)] = read_refined(folder.stage("refine"), names)
+    refined[list(ids)] = read_refined(folder.stage("refine"), names, bank.plain[list(ids)])
     style.bank = StyleBank(bank.names, bank.plain, bank.intrinsic, refined, style=bank.style)
     style.model.cpu()
     made = save_style(folder.style, style)

@@ -48,12 +48,14 @@ from dualstylegan.training.comparison import compare_with
 from dualstylegan.training.data import Portraits, prepare_portraits, read_prepared, weights_of
 from dualstylegan.training.destylization import destylization_grid, destylize_portraits, read_codes
 from dualstylegan.training.finetune import FinetuneStage
+from dualstylegan.training.fitting import say_left_out
 from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Pace, Stage, seed_for, train_stage
 from dualstylegan.training.perception import LAYERS, Perception, fetch_perception, load_perception
 from dualstylegan.training.portraits import Portrait
 from dualstylegan.training.pretrain import PretrainStage
 from dualstylegan.training.refinement import read_distances, read_refined, refine_codes, refinement_grid
+from dualstylegan.training.results import PortraitResults
 from dualstylegan.training.run import RandomState, RunFolder
 from dualstylegan.training.samplers import covered_exemplars, part_of, train_samplers
 from dualstylegan.training.staleness import FINAL, demand_longer_only, settings_of
@@ -369,6 +371,9 @@ class Training:
             processes=self.processes,
         )
         self.processes.wait_for_all("destylized")
+        names = [portrait.name for portrait in self.portraits]
+        yield from say_left_out(PortraitResults(folder), names, "destylize", self.processes)
+        check_exemplars(self.recipe, self.codes[0], self.recipe.stages)
         yield from self._show("destylize", 0, lambda: destylization_grid(folder, self.portraits))
 
     def transfer(self) -> Iterator[Event]:
@@ -379,7 +384,7 @@ class Training:
         stage = TransferStage(
             self.base.dualstyle().to(device),  # averaged: so the average of stage III begins with that of stage II
             self._adversary(settings, before and before.discriminator),
-            self._pictures(self.base.generator.size, flip=self.recipe.data.flip),
+            self._pictures(self.base.generator.size, flip=self.recipe.data.flip, portraits=self.exemplars),
             intrinsic,
             extrinsic,
             RandomFaces(self.base, device, settings.mixing),
@@ -409,6 +414,7 @@ class Training:
             processes=self.processes,
         )
         self.processes.wait_for_all("refined")
+        yield from say_left_out(PortraitResults(folder), names, "refine", self.processes)
         if self.processes.is_main:
             before, after = read_distances(folder, names)
             message = f"refine: perceptual distance to the exemplars {before:.3f} -> {after:.3f}"
@@ -478,7 +484,7 @@ class Training:
     def _style(self) -> Style:
         recipe, base = self.recipe, self.base
         names, intrinsic, extrinsic = self.codes
-        refined = read_refined(self.folder.stage(self._place("refine")), names) if "refine" in recipe.stages else None
+        refined = self._final_codes() if "refine" in recipe.stages else None
         samplers = None
         if "samplers" in recipe.stages:
             stored = self.folder.snapshot(self._place("samplers"))
@@ -544,6 +550,12 @@ class Training:
         return read_codes(self.folder.stage("destylize"), [portrait.name for portrait in self.portraits])
 
     @cached_property
+    def exemplars(self) -> list[Portrait]:
+        """The portraits that have codes, in ID order."""
+        names = set(self.codes[0])
+        return [portrait for portrait in self.portraits if portrait.name in names]
+
+    @cached_property
     def transferred(self) -> DualStyleGAN:
         """G after stage III, as of `from_step` or its end."""
         model = self.base.dualstyle()
@@ -553,21 +565,30 @@ class Training:
     def _final_codes(self) -> torch.Tensor:
         names, _, extrinsic = self.codes
         return (
-            read_refined(self.folder.stage(self._place("refine")), names)
+            read_refined(self.folder.stage(self._place("refine")), names, extrinsic)
             if "refine" in self.recipe.stages
             else extrinsic
         )
 
-    def _pictures(self, size: int, *, flip: bool, shares: dict[str, float] | None = None) -> Portraits:
+    def _pictures(
+        self,
+        size: int,
+        *,
+        flip: bool,
+        shares: dict[str, float] | None = None,
+        portraits: list[Portrait] | None = None,
+    ) -> Portraits:
+        """All portraits, or some of them, as stages draw from them."""
         processes, data = self.processes, self.recipe.data
+        portraits = self.portraits if portraits is None else portraits
         weighed = shares or data.shares or data.open_mouths > 1
         return Portraits(
-            self.portraits,
+            portraits,
             size,
             seed=self.recipe.seed,
             processes=processes,
             flip=flip,
-            weights=weights_of(self.portraits, data, shares) if weighed else None,
+            weights=weights_of(portraits, data, shares) if weighed else None,
             device=processes.device,
         )
 

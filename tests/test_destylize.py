@@ -20,8 +20,9 @@ from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Destylize
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.destylization import destylization_grid, destylize_portraits, read_codes
-from dualstylegan.training.fitting import bytes_kept_for_backward, in_batches, one_per_thread
+from dualstylegan.training.fitting import bytes_kept_for_backward, in_batches, one_per_thread, say_left_out
 from dualstylegan.training.optimize import RateSchedule, optimize_rows, portrait_noise, renormalize_
+from dualstylegan.training.results import PortraitResults
 
 SETTINGS = Destylize(steps=40)
 
@@ -289,6 +290,32 @@ def test_a_full_disk_is_one_line_and_costs_no_portrait_already_stored(portraits,
     monkeypatch.setattr(Path, "write_bytes", write)
     assert len(list(tmp_path.iterdir())) == 2  # whole ones, nothing beside them
     assert sum(event.kind == "done" for event in destylize(tmp_path, portraits, few)) == 3
+
+
+def test_a_portrait_whose_codes_cannot_be_written_is_left_out_until_they_can(portraits, tmp_path):
+    few = replace(SETTINGS, steps=2, batch=1)
+    in_its_place = PortraitResults(tmp_path).path("2.png")
+    in_its_place.mkdir(parents=True)
+    (left_out,) = [event for event in destylize(tmp_path, portraits, few) if event.kind == "skipped"]
+    assert left_out.source.endswith("2.png") and "Cannot write" in left_out.message
+
+    names = [portrait.name for portrait in portraits]
+    assert read_codes(tmp_path, names)[0] == read_codes(tmp_path)[0] == ["0.png", "1.png", "3.png", "4.png"]
+    assert destylization_grid(tmp_path, portraits).shape[0] > 4 * 128
+    first, second = Processes(0, 2), Processes(1, 2)  # of two, the first one speaks of what the other has left out
+    assert [e.source for e in say_left_out(PortraitResults(tmp_path), ["2.png", "1.png"], "", first)] == ["2.png"]
+    assert not list(say_left_out(PortraitResults(tmp_path), names, "", second))
+
+    in_its_place.rmdir()
+    destylize(tmp_path, portraits, few)
+    assert len(read_codes(tmp_path, names)[0]) == 5
+
+
+def test_where_no_codes_at_all_can_be_written_there_is_nothing_to_go_on_with(portraits, tmp_path):
+    PortraitResults(tmp_path).path("0.png").mkdir(parents=True)
+    destylize(tmp_path, portraits[:1], replace(SETTINGS, steps=1))
+    with pytest.raises(TrainingError, match=r"all 1 portraits are left out.*Cannot write"):
+        read_codes(tmp_path, [portraits[0].name])
 
 
 def test_networks_are_given_back_as_they_were(portraits, tmp_path):

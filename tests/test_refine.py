@@ -22,6 +22,7 @@ from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Refine
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.refinement import read_distances, read_refined, refine_codes, refinement_grid
+from dualstylegan.training.results import PortraitResults
 
 SETTINGS = Refine(steps=30)
 NAMES = ["0.png", "1.png", "2.png", "3.png", "4.png"]
@@ -61,7 +62,7 @@ def test_refining_brings_exemplars_nearer_to_their_portraits(refined):
 
 
 def test_structure_and_colour_have_rates_of_their_own(refined):
-    moved = (read_refined(refined, NAMES) - codes()[1]).abs()
+    moved = (read_refined(refined, NAMES, codes()[1]) - codes()[1]).abs()
     structure, color = moved[:, :STRUCTURE_ROWS].max(), moved[:, STRUCTURE_ROWS:].max()
     assert 0 < structure <= 1.2 * SETTINGS.steps * SETTINGS.structure_lr  # Adam's steps are about the rate
     assert structure < color <= 1.2 * SETTINGS.steps * SETTINGS.color_lr
@@ -70,7 +71,7 @@ def test_structure_and_colour_have_rates_of_their_own(refined):
 def test_refined_codes_do_not_depend_on_batch_or_processes(refined, portraits, tmp_path):
     for rank in range(2):
         refine(tmp_path, portraits, replace(SETTINGS, batch=1 + rank), processes=Processes(rank, 2))
-    assert torch.equal(read_refined(tmp_path, NAMES), read_refined(refined, NAMES))
+    assert torch.equal(read_refined(tmp_path, NAMES, codes()[1]), read_refined(refined, NAMES, codes()[1]))
 
 
 def test_what_is_refined_is_not_refined_again_until_the_model_changes(refined, portraits, tmp_path):
@@ -86,6 +87,16 @@ def test_what_is_refined_is_not_refined_again_until_the_model_changes(refined, p
     with torch.no_grad():
         model.color_transforms[0].weight.mul_(1.5)
     assert again(settings=replace(SETTINGS, steps=1), model=model) == 5
+
+
+def test_an_exemplar_whose_refined_code_cannot_be_written_keeps_its_own(portraits, tmp_path):
+    PortraitResults(tmp_path).path("2.png").mkdir(parents=True)
+    (left_out,) = [e for e in refine(tmp_path, portraits, replace(SETTINGS, steps=1)) if e.kind == "skipped"]
+    assert "Cannot write" in left_out.message
+    kept = [torch.equal(*pair) for pair in zip(read_refined(tmp_path, NAMES, codes()[1]), codes()[1], strict=True)]
+    assert kept == [False, False, True, False, False]
+    assert all(read_distances(tmp_path, NAMES))
+    assert refinement_grid(tmp_path, portraits).shape[0] > 4 * 128
 
 
 def test_the_grid_shows_portrait_before_and_after(refined, portraits):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from dualstylegan.training.base import grow
 from dualstylegan.training.intrinsic import cross
 from dualstylegan.training.loop import Pace, Phase, adam, split, train_stage
 from dualstylegan.training.perception import load_perception
+from dualstylegan.training.results import PortraitResults
 from dualstylegan.training.run import RunFolder
 from dualstylegan.training.transfer import TransferStage
 
@@ -204,6 +206,20 @@ def test_a_style_can_be_made_from_an_earlier_snapshot(trained):
     finally:
         list(train(recipe, run, stage="bundle", cpu=True))
     assert all(torch.equal(load_style(run).model.extrinsic_state()[name], tensor) for name, tensor in last.items())
+
+
+@pytest.mark.slow
+def test_a_style_is_made_without_the_portraits_whose_codes_cannot_be_written(trained, tmp_path):
+    run = shutil.copytree(trained / "style", tmp_path / "style")
+    for stage in ("destylize", "transfer", "refine", "samplers", "bundle"):
+        RunFolder(run).forget(stage)
+    for stage, name in (("destylize", "01.png"), ("refine", "03.png")):
+        PortraitResults(run / "stages" / stage).path(name).mkdir(parents=True)  # in the place of its codes
+    assert main(["train", str(trained / "style.toml"), "--run", str(run), "--cpu"]) == 0
+    bank = load_style(run).bank
+    assert list(bank.names) == ["00.png", "02.png", "03.png", "04.png"]
+    kept = [torch.equal(*pair) for pair in zip(bank.extrinsic, bank.plain, strict=True)]
+    assert kept == [False, False, True, False]
 
 
 def test_a_snapshot_that_is_not_there_is_answered_with_those_that_are(trained):

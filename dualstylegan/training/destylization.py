@@ -151,17 +151,18 @@ class _PortraitFit:
 def read_codes(folder: Path, names: Sequence[str] | None = None) -> tuple[list[str], Tensor, Tensor]:
     """(names in ID order, intrinsic, extrinsic) of `names`, or of all in `folder`; codes (N, rows, dim) in Z+.
 
-    Raises BadFileError naming the first portrait that has no result.
+    Those that were left out are not among them. Raises BadFileError naming the first other portrait without a result.
     """
     results = PortraitResults(folder)
-    names = results.names() if names is None else sorted(names)
+    names = results.names() if names is None else results.without_left_out(sorted(names))
     return names, results.stack(names, "intrinsic"), results.stack(names, "extrinsic")
 
 
 def destylization_grid(folder: Path, portraits: Sequence[Portrait | tuple[str, Path]], *, most: int = 8) -> np.ndarray:
     """Portrait, E's reconstruction, g' fit, destylized face, a row each for up to `most` portraits, evenly chosen."""
     results = PortraitResults(folder)
-    ordered = sorted((name, Path(path)) for name, path in portraits)
+    paths = {name: Path(path) for name, path in portraits}
+    ordered = [(name, paths[name]) for name in results.without_left_out(sorted(paths))]
     chosen = [ordered[i] for i in sorted({round(i) for i in np.linspace(0, len(ordered) - 1, min(most, len(ordered)))})]
     rows = []
     for name, path in chosen:

@@ -14,14 +14,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from dualstylegan.errors import TrainingError
+from dualstylegan.errors import DualStyleGANError, TrainingError
 from dualstylegan.events import Event
 from dualstylegan.runtime.devices import is_out_of_memory
+from dualstylegan.runtime.files import is_about_room
 from dualstylegan.runtime.interrupts import uninterrupted
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.runtime.threads import working_threads
@@ -30,7 +31,14 @@ from dualstylegan.training.results import PortraitResults
 MOST_ROWS = 16  # on a device; more hardly go faster, and a kill costs more
 REPORT_EVERY = 10  # steps
 TOO_LITTLE_MEMORY = "There is too little memory for even one portrait; free some, or use another device."
-Report = tuple[str | None, dict[str, float]]  # a portrait that is stored, or None in between, and figures
+
+
+class Report(NamedTuple):
+    """A portrait that is through, or None in between, with figures; and why it is left out, where it is."""
+
+    name: str | None
+    figures: dict[str, float]
+    problem: str | None = None
 
 
 class Fit(Protocol):
@@ -58,6 +66,8 @@ def fit_portraits(
 ) -> Iterator[Event]:
     """Fit every portrait of `marks` (name -> fingerprint) that has no valid result, and store each as it ends.
 
+    One whose result cannot be written is left out; a full disk ends the run.
+
     `batch` 0 is what memory allows, at most one per thread on a CPU and MOST_ROWS on a device. Before every batch
     it looks whether another process has failed.
     """
@@ -81,22 +91,45 @@ def fit_portraits(
         for step, terms in fit.steps():
             # reading a number makes a device wait; passing by here lets an interrupted run end at any step
             figures = {} if step % REPORT_EVERY else {"step": step} | {k: float(v.mean()) for k, v in terms.items()}
-            yield None, figures
+            yield Report(None, figures)
         outcome = fit.outcome()
         for row, name in enumerate(part):
-            results.write(name, {key: value[row] for key, value in outcome.items()}, marks[name])
-            yield name, {key: float(value[row]) for key, value in outcome.items() if value.ndim == 1}
+            figures = {key: float(value[row]) for key, value in outcome.items() if value.ndim == 1}
+            yield Report(name, figures, store(name, {key: value[row] for key, value in outcome.items()}))
+
+    def store(name: str, tensors: Mapping[str, Tensor]) -> str | None:
+        """Why the portrait is left out, or None. Raises DualStyleGANError where no other would fare better."""
+        try:
+            results.write(name, tensors, marks[name])
+        except DualStyleGANError as error:
+            if is_about_room(error):
+                kept = "Portraits already stored are untouched: make room and run the same command again."
+                raise DualStyleGANError(f"{error} {kept}") from error
+            results.leave_out(name, str(error))
+            return str(error)
+        return None
 
     most = torch.get_num_threads() if device.type == "cpu" else MOST_ROWS
     batch = batch or rows_that_fit(lambda: make_fit(todo[:1]).losses(), device, most=most)
     runner = one_per_thread if device.type == "cpu" else in_batches
-    for name, figures in runner(todo, batch, work):
+    for name, figures, problem in runner(todo, batch, work):
         about: dict[str, Any] = {"stage": stage, "total": len(marks), "data": figures}
         if name is None and figures:
             yield Event("progress", verb, current=done, **about)
-        elif name is not None:
+        elif name is not None and problem is None:
             done += 1
             yield Event("done", verb, source=str(paths[name]), output=str(results.path(name)), current=done, **about)
+        elif name is not None:
+            yield Event("skipped", verb, source=str(paths[name]), message=problem, stage=stage, total=len(marks))
+
+
+def say_left_out(results: PortraitResults, names: Sequence[str], stage: str, processes: Processes) -> Iterator[Event]:
+    """Once all processes are through, the first one names the portraits that others have left out."""
+    if processes.is_main:
+        mine = set(processes.share(sorted(names)))
+        for name, reason in results.left_out(sorted(names)).items():
+            if name not in mine:
+                yield Event("skipped", processes.verb, source=name, message=reason, stage=stage)
 
 
 def rows_that_fit(forward: Callable[[], object], device: torch.device, *, most: int) -> int:

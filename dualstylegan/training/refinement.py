@@ -135,14 +135,22 @@ class _CodeFit:
         }
 
 
-def read_refined(folder: Path, names: Sequence[str]) -> Tensor:
-    """The refined codes (N, rows, dim) of `names`, in their order. Raises BadFileError naming the first that lacks."""
-    return PortraitResults(folder).stack(names, "refined")
+def read_refined(folder: Path, names: Sequence[str], plain: Tensor) -> Tensor:
+    """The refined codes (N, rows, dim) of `names`, in their order; those left out keep their `plain` ones.
+
+    Raises BadFileError naming the first other one without a result.
+    """
+    results = PortraitResults(folder)
+    done = set(results.without_left_out(names))
+    return torch.stack(
+        [results.read(name)["refined"] if name in done else code for name, code in zip(names, plain, strict=True)]
+    )
 
 
 def read_distances(folder: Path, names: Sequence[str]) -> tuple[float, float]:
     """Mean perceptual distance to the portraits, before and after."""
     results = PortraitResults(folder)
+    names = results.without_left_out(names)
     return results.stack(names, "before").mean().item(), results.stack(names, "after").mean().item()
 
 
@@ -150,7 +158,7 @@ def refinement_grid(folder: Path, portraits: Sequence[Portrait | tuple[str, Path
     """Portrait, before, after: a row each for up to `most` portraits, evenly chosen."""
     results = PortraitResults(folder)
     paths = {name: Path(path) for name, path in portraits}
-    names = results.names()
+    names = [name for name in results.names() if name in paths]
     names = [names[i] for i in sorted({round(i) for i in np.linspace(0, len(names) - 1, min(most, len(names)))})]
     rows = []
     for name in names:

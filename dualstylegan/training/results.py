@@ -18,15 +18,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dualstylegan.errors import BadFileError, DualStyleGANError
+from dualstylegan.errors import BadFileError, TrainingError
 from dualstylegan.media.plan import shortened
 from dualstylegan.runtime.files import whole_file
 
 SUFFIX = ".safetensors"
+LEFT_OUT = "left-out"  # the folder of reasons
 
 
 class PortraitResults:
-    """A folder of NAME.safetensors, each the tensors of one portrait, valid for one `fingerprint` per portrait."""
+    """A folder of NAME.safetensors, each the tensors of one portrait, valid for one `fingerprint` per portrait.
+
+    A portrait whose file cannot be written is left out: beside them the folder says so.
+    """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
@@ -45,13 +49,32 @@ class PortraitResults:
         """Store the tensors of one portrait, whole or not at all. Raises DualStyleGANError."""
         about = {"fingerprint": fingerprint, "name": _quoted(name)}  # a file's name may be too short for it
         contents = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, about)
-        try:
-            with whole_file(self.path(name)) as temporary:
-                temporary.write_bytes(contents)
-        except DualStyleGANError as error:
-            raise DualStyleGANError(
-                f"{error} Portraits already stored are untouched: make room and run the same command again."
-            ) from error
+        with whole_file(self.path(name)) as temporary:
+            temporary.write_bytes(contents)
+        self._excuse(name).unlink(missing_ok=True)
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Go on without a result of this portrait. Raises DualStyleGANError."""
+        with whole_file(self._excuse(name)) as temporary:
+            temporary.write_text(reason, encoding="utf-8", errors="surrogateescape")
+
+    def left_out(self, names: Sequence[str]) -> dict[str, str]:
+        """{name: reason} of those that were left out, in order."""
+        excuses = {name: self._excuse(name) for name in names}
+        return {
+            name: path.read_text(encoding="utf-8", errors="surrogateescape")
+            for name, path in excuses.items()
+            if path.is_file()
+        }
+
+    def without_left_out(self, names: Sequence[str]) -> list[str]:
+        """The names that were not left out, in order. Raises TrainingError where nothing remains."""
+        left_out = self.left_out(names)
+        if left_out and len(left_out) == len(names):
+            raise TrainingError(
+                f"{self.folder}: all {len(names)} portraits are left out. {next(iter(left_out.values()))}"
+            )
+        return [name for name in names if name not in left_out]
 
     def read(self, name: str, keys: Sequence[str] | None = None) -> dict[str, Tensor]:
         """The tensors of one portrait (or only `keys`). Raises BadFileError."""
@@ -64,7 +87,7 @@ class PortraitResults:
 
     def names(self) -> list[str]:
         """Every name that has a result, sorted."""
-        return sorted(map(_name_in, self.folder.glob(f"[!.]*{SUFFIX}")))
+        return self.without_left_out(sorted(map(_name_in, self.folder.glob(f"[!.]*{SUFFIX}"))))
 
     def missing(self, fingerprints: Mapping[str, str]) -> list[str]:
         """The names whose result is absent or stale, in order."""
@@ -73,6 +96,10 @@ class PortraitResults:
     def stack(self, names: Sequence[str], key: str) -> Tensor:
         """(len(names), ...): the tensor `key` of every portrait, in order."""
         return torch.stack([self.read(name, [key])[key] for name in names])
+
+    def _excuse(self, name: str) -> Path:
+        """Called by a hash: the name may be what cannot be written."""
+        return self.folder / LEFT_OUT / hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
 
 
 def file_of(name: str, suffix: str) -> str:
