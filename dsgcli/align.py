@@ -16,6 +16,7 @@ from dsgcli.options import (
     LandmarksOption,
     MinFaceOption,
     OfflineOption,
+    ShardOption,
     SkipExistingOption,
 )
 
@@ -35,6 +36,7 @@ def align(
     min_face: MinFaceOption = None,
     device: DeviceOption = "auto",
     skip_existing: SkipExistingOption = False,
+    shard: ShardOption = None,
     dry_run: DryRunOption = False,
     json: JsonOption = False,
     offline: OfflineOption = False,
@@ -58,5 +60,6 @@ def align(
         device=device,
         skip_existing=skip_existing,
         dry_run=dry_run,
+        shard=shard,
     )
     raise typer.Exit(show(events, json=json, answer=dry_run))

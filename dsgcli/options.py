@@ -33,6 +33,15 @@ OutOption = Annotated[
 ]
 SkipExistingOption = Annotated[bool, typer.Option("--skip-existing", help="Leave outputs that are there and complete.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="K/N",
+        help="Do part K of N of the list, 1/N to N/N, as a task of an array job does.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One event per line on stdout, as JSON.")]
 
 # Styles

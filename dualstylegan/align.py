@@ -24,7 +24,7 @@ from dualstylegan.media.paths import PassedOver, expand_inputs, is_complete
 from dualstylegan.media.plan import Destination, Plan
 from dualstylegan.media.tasks import Task
 from dualstylegan.runtime.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
-from dualstylegan.runtime.processes import Processes
+from dualstylegan.runtime.processes import Processes, Shard
 
 VERB = "align"
 SIZE = 1024  # FFHQ's own
@@ -43,19 +43,22 @@ def align_pictures(
     device: str = "auto",
     skip_existing: bool = False,
     dry_run: bool = False,
+    shard: str | None = None,
 ) -> Iterator[Event]:
     """Cut the faces out of the pictures that `inputs` name into the folder `output`, with a faces.json beside them.
 
     The largest face of `a/b.jpg` becomes `a/b.png`, the others `a/b-2.png`, ...; `size` px wide, or none are written
     when it is 0. `landmarks` is a faces.json whose faces are taken instead of looking for them. An older faces.json in
     the folder is added to: what it says of other pictures stays. `skip_existing` passes over pictures that it knows and
-    whose crops are complete.
+    whose crops are complete. `shard` is K/N, part K of N parts of the list, each worked on by a command of its own; its
+    list is faces.shardK-of-N.json, and the next command without `shard` takes all these into faces.json.
 
     Yields one `done`, `skipped` (no face, or already there) or `failed` event per picture between `plan` and `summary`;
     one bad picture stops nothing. Raises, before any work, UsageError for what cannot be asked (`landmarks` that
     cannot be read, too), BadFileError for an older faces.json that cannot be added to, DualStyleGANError for a detector
     that is not to be had.
     """
+    mine = Shard.of(shard)
     check_choice("faces", faces, FACES)
     if size < 0 or size > 8192:
         raise UsageError(f"--size is the side of a crop in pixels, up to 8192, or 0 for none; not {size}.")
@@ -65,7 +68,7 @@ def align_pictures(
     known = given_faces(landmarks) if landmarks is not None else None
     if known is None:
         check_detector(detector)
-    record = _Record(out.folder / "faces.json")
+    record = _Record(out.folder / "faces.json", mine)
     processes = Processes.launched(cpu=device == "cpu", verb=VERB)
 
     def decide() -> tuple[Plan, list[_Photo], str | None]:
@@ -85,6 +88,7 @@ def align_pictures(
         return plan, tasks, passed_over.line()
 
     plan, tasks, passed_over = processes.agree(decide)
+    tasks = mine.part(tasks)
     job = _Job(out.folder, size, record, plan)
     tally: Counter[str] = Counter()
 
@@ -119,7 +123,7 @@ def align_pictures(
             record.take(event.data.pop("entries", []))
             yield event
     finally:
-        if processes.is_main:  # who is told of all; another's list would take its place
+        if processes.is_main and not dry_run:  # who is told of all; another's list would take its place
             record.save()  # after Ctrl-C too: what has been cut is known
     if not processes.is_main:
         return
@@ -172,23 +176,29 @@ class _Job:
         return crops
 
 
-class _Record:
-    """faces.json in the making."""
+Entries = dict[str, list[dict[str, Any]]]  # by file
 
-    def __init__(self, path: Path):
-        self.path = path
-        self._of: dict[str, list[dict[str, Any]]] = {}
-        self._changed = False
-        if path.exists():
-            for entry in read_entries(path):
-                self._of.setdefault(entry["file"], []).append(entry)
+
+class _Record:
+    """faces.json in the making, or the list of one part of the pictures beside it."""
+
+    def __init__(self, path: Path, part: Shard):
+        """Raises BadFileError for a list that is there and cannot be read."""
+        self.path = part.own(path)
+        is_part = self.path != path
+        self._parts = [] if is_part else sorted(path.parent.glob(f"{path.stem}.shard*-of-*{path.suffix}"))
+        self._beside = _entries(path) if is_part else {}
+        self._of = _entries(self.path)
+        for list_of_part in self._parts:  # newer than faces.json, which takes them in
+            self._of |= _entries(list_of_part)
+        self._changed = bool(self._parts)
 
     def of(self, file: str) -> list[dict[str, Any]]:
-        return self._of.get(file, [])
+        return self._of.get(file) or self._beside.get(file, [])
 
     def crops_of_others(self, files: Collection[str]) -> Iterator[str]:
         """The crops of pictures that are not among `files`: they stay."""
-        for file, entries in self._of.items():
+        for file, entries in (self._beside | self._of).items():
             if file not in files:
                 yield from (entry["crop"] for entry in entries if isinstance(entry.get("crop"), str))
 
@@ -201,6 +211,15 @@ class _Record:
     def save(self) -> None:
         if self._changed:
             write_entries(self.path, [entry for file in sorted(self._of) for entry in self._of[file]])
+            for list_of_part in self._parts:
+                list_of_part.unlink(missing_ok=True)
+
+
+def _entries(path: Path) -> Entries:
+    found: Entries = {}
+    for entry in read_entries(path) if path.exists() else ():
+        found.setdefault(entry["file"], []).append(entry)
+    return found
 
 
 def _run(

@@ -35,7 +35,7 @@ from dualstylegan.models.codes import distinct_labels
 from dualstylegan.models.fetch import Terms
 from dualstylegan.models.library import FoundStyle
 from dualstylegan.runtime.devices import pick_device
-from dualstylegan.runtime.processes import Processes
+from dualstylegan.runtime.processes import Processes, Shard
 from dualstylegan.stylizing.film_report import FilmReport
 from dualstylegan.stylizing.photos import PhotoLine, StyleTask
 from dualstylegan.stylizing.settings import FilmOptions, StylizerSettings
@@ -62,6 +62,7 @@ def stylize_files(
     landmarks: str | Path | None = None,
     sheet: str | Path | None = None,
     sheet_keep: bool = False,
+    shard: str | None = None,
 ) -> Iterator[Event]:
     """Restyle the pictures and films that `inputs` name (files, folders, patterns, `-`), each in every one of `styles`.
 
@@ -70,12 +71,14 @@ def stylize_files(
     frames: the largest face under the picture's name, the others with -2, -3, ...; of a film, a film of one face. What
     has no face is copied as it is or skipped. `landmarks` is a faces.json whose faces are taken for pictures instead of
     looking for them. `sheet` is a PNG of before/after strips, or an HTML page; `sheet_keep` shows on strips what a
-    style makes of the faces alone too.
+    style makes of the faces alone too. `shard` is K/N, part K of N parts of the list, each worked on by a command of
+    its own: all plan the same names, and each draws a sheet of its own, NAME.shardK-of-N.png.
 
     Yields one `done`, `skipped` or `failed` event per file between `plan` and `summary`, and `progress` within films;
     one bad file stops nothing. Raises UsageError, before any work, for what cannot be asked.
     """
     started_s = time.monotonic()
+    mine = Shard.of(shard)
     settings, film = settings or StylizerSettings(), replace(film or FilmOptions(), crop=crop)
     if no_face not in NO_FACE:
         raise UsageError(f"--no-face is copy or skip, not '{no_face}'.")
@@ -95,6 +98,7 @@ def stylize_files(
     out = Destination.of(output)
     processes = Processes.launched(cpu=str(settings.device) == "cpu")
     inputs = list(inputs)
+    sheet = None if sheet is None else mine.own(Path(sheet))
     requests = [style.request for style in found]
     read = [part.exemplar for request in requests for part in request.parts] + [landmarks]
     labels = distinct_labels(requests)
@@ -116,6 +120,7 @@ def stylize_files(
     if known is not None and landmarks is not None:
         check_known(known, [task.source for task in pictures if not task.source.problem], landmarks)
     _check_formats(tasks, film)
+    pictures, films = mine.part(pictures), mine.part(films)
 
     tally: Counter[str] = Counter()
     failures: list[tuple[str, str]] = []  # for the page
@@ -171,7 +176,7 @@ def stylize_files(
         yield from sheets.close() if sheets else ()
 
     if processes.is_main:
-        yield Event("plan", VERB, total=len(tasks), data={"styles": [str(style) for style in styles]})
+        yield Event("plan", VERB, total=len(pictures) + len(films), data={"styles": [str(style) for style in styles]})
     for event in processes.gather(partial(_noting, work, failures), out.root or Path()):
         tally[event.kind] += event.kind != "note" or event.source is not None
         if event.kind == "done":  # a film's faces are counted by its tracks

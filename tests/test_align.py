@@ -185,6 +185,41 @@ def test_processes_share_the_pictures_and_one_list_tells_of_all(photos, tmp_path
     assert names[0] == names[1]
 
 
+class OneByOne:
+    """Finds in each picture what is found in it alone: floats add up in another order in other batches."""
+
+    def __init__(self, detector: EmbeddedDetector):
+        self.detector, self.known = detector, {}
+
+    def find(self, pictures: list[np.ndarray]) -> list[list]:
+        for picture in pictures:
+            if picture.tobytes() not in self.known:
+                self.known[picture.tobytes()] = self.detector.find([picture])[0]
+        return [self.known[picture.tobytes()] for picture in pictures]
+
+
+def test_shards_beside_one_another_do_what_one_command_does_and_their_lists_become_one(photos, tmp_path, detector):
+    shards, options = tmp_path / "shards", {"size": 32, "detector": OneByOne(detector)}
+    said = [list(align_pictures([photos], output=shards, shard=f"{k}/3", **options)) for k in (2, 3, 1)]
+    ends = [kinds(events) for events in said]
+    assert sorted(len(one) for one in ends) == [1, 1, 2] and len({name for one in ends for name in one}) == 4
+    assert all(events[0].total == len(one) for events, one in zip(said, ends, strict=True))
+    lists = {f"faces.shard{k}-of-3.json" for k in (1, 2, 3)}
+    with_faces = {path.name for path in shards.glob("*.json")}
+    assert with_faces <= lists and len(with_faces) >= 2  # one of the three may hold blank.png alone
+
+    again = list(align_pictures([photos], output=shards, shard="1/3", skip_existing=True, **options))
+    assert "done" not in kinds(again).values()  # a task of the job that is run again
+    list(align_pictures([photos], output=shards, dry_run=True, **options))
+    assert {path.name for path in shards.glob("*.json")} == with_faces
+
+    list(align_pictures([photos], output=shards, skip_existing=True, **options))
+    list(align_pictures([photos], output=tmp_path / "alone", **options))
+    assert entries(shards) == entries(tmp_path / "alone")
+    names = [sorted(path.name for path in folder.rglob("*")) for folder in (shards, tmp_path / "alone")]
+    assert names[0] == names[1]
+
+
 def test_pictures_of_one_name_keep_their_extensions(photos, tmp_path, detector):
     Image.open(photos / "a.jpg").save(photos / "a.png")
     list(align_pictures([photos / "a.jpg", photos / "a.png"], output=tmp_path / "out", size=32, detector=detector))

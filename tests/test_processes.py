@@ -22,7 +22,7 @@ from dualstylegan.events import Event
 from dualstylegan.models.library import load_base
 from dualstylegan.recipe import load_recipe
 from dualstylegan.runtime import processes
-from dualstylegan.runtime.processes import Processes
+from dualstylegan.runtime.processes import Processes, Shard
 from dualstylegan.train import train
 from dualstylegan.training.data import read_prepared
 from dualstylegan.training.destylization import read_codes
@@ -229,6 +229,33 @@ def test_a_process_is_a_rank_only_when_a_launcher_started_it(monkeypatch, enviro
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert processes.launched() == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 16])
+def test_shards_are_disjoint_and_complete_and_split_as_processes_do(count):
+    items = [f"{number}.jpg" for number in range(11)]
+    parts = [Shard.of(f"{number}/{count}").part(items) for number in range(1, count + 1)]
+    assert sorted(item for part in parts for item in part) == sorted(items)
+    assert parts == [Processes(rank, count).share(items) for rank in range(count)]
+    own = {Shard.of(f"{number}/{count}").own(Path("a/sheet.png")) for number in range(1, count + 1)}
+    assert len(own) == count and all(path.parent == Path("a") and path.suffix == ".png" for path in own)
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "x/y", "3", "-1/4", "1/0", "1/2/3", "1.5/3", "²/3"])
+def test_what_is_no_shard_is_refused(text):
+    with pytest.raises(UsageError, match="wanted K/N"):
+        Shard.of(text)
+
+
+@pytest.mark.parametrize("verb", [["stylize", "--style", "toon:7"], ["align"]])
+def test_a_shard_among_launched_processes_is_refused_before_work(verb, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RANK", "0")
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    assert main([*verb, "photos", "--shard", "1/2"]) == 2
+    assert "the launcher's processes share the list already" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("environment", [{"RANK": "1"}, {"WORLD_SIZE": "abc"}, {"RANK": "x", "LOCAL_RANK": "0"}])

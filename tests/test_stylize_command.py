@@ -736,6 +736,23 @@ def test_stopped_it_leaves_whole_files_only(style, number, status):
         assert not path.name.startswith(".") and pixels(path).shape == (240, 320, 3)
 
 
+def test_shards_restyle_every_photo_once_under_the_names_of_one_command(style):
+    still = {"scene": "keep"}  # which costs less
+    for i, name in enumerate(("1.png", "1.gif.png", "1.gif")):  # which wants to be either of the others
+        save(f"in/{name}", drawn_photo(seed=i))
+    planned = run("in", style, output="out", dry_run=True)
+    ends = []
+    for k in range(1, 5):  # each begins when the results of others are there already; the last one has nothing to do
+        events = run("in", style, output="out", sheet="out/sheet.png", shard=f"{k}/4", **still)
+        done = by_kind(events).get("done", [])
+        assert events[-1].kind == "summary" and events[0].total == len(done)
+        ends += done
+    assert sorted(ends) == files("in")
+    wanted = {e.message.removeprefix("would become ") for e in planned if e.source}
+    sheets = {f"out/sheet.shard{k}-of-4.png" for k in range(1, 4)}
+    assert {f"out/{name}" for name in files("out")} == wanted | sheets and len(wanted) == 3
+
+
 @pytest.mark.skipif(shutil.which("accelerate") is None and not Path(sys.executable).with_name("accelerate").exists(),
                     reason="accelerate's launcher is not installed")  # fmt: skip
 def test_launched_processes_share_the_list_and_the_first_one_speaks(style):

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -44,6 +46,34 @@ def launched() -> tuple[int, int]:
         return 0, 1
     with_others = all(os.environ.get(name) for name in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"))
     return (rank, count) if with_others and 0 <= rank < count else (0, 1)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One part of a list that commands share which know nothing of one another: the tasks of an array job. Part
+    `number` of `count`, counted from 1, holds what process `number` - 1 of `count` would take."""
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def of(cls, text: str | None) -> Shard:
+        """`3/16`; None is the whole list. Raises UsageError, beside a launcher too, which splits the list itself."""
+        if text is None:
+            return cls()
+        found = re.fullmatch(r"\s*([0-9]{1,9})\s*/\s*([0-9]{1,9})\s*", text)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise UsageError(f"--shard {text}: wanted K/N, part K of N, from 1/N to N/N, such as 3/16.")
+        if launched()[1] > 1:
+            raise UsageError(f"--shard {text}: the launcher's processes share the list already. Take one of the two.")
+        return cls(int(found[1]), int(found[2]))
+
+    def part(self, items: Iterable[Item]) -> list[Item]:
+        return list(items)[self.number - 1 :: self.count]
+
+    def own(self, path: Path) -> Path:
+        """A file of which each part writes one: NAME.shard3-of-16.png; `path` itself where there is but one part."""
+        return path if self.count == 1 else path.with_stem(f"{path.stem}.shard{self.number}-of-{self.count}")
 
 
 class Processes:
