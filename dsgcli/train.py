@@ -43,6 +43,15 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as transfer.steps=200. May repeat."),
     ] = None,
+    log_with: Annotated[
+        str | None,
+        typer.Option(
+            "--log-with",
+            metavar="NAMES",
+            help="Tell these of figures and grids too: tensorboard, wandb and what else Accelerate knows, by commas.",
+            show_default="the recipe's",
+        ),
+    ] = None,
     list_recipes: Annotated[bool, typer.Option("--list", help="List the shipped recipes.")] = False,
     dry_run: Annotated[
         bool,
@@ -61,7 +70,8 @@ def train(
         raise typer.Exit(show(_listing(), json=json, answer=True))
     if recipe is None:
         raise UsageError("Name a recipe: a file, or one of those that 'dsg train --list' shows.")
-    resolved = load_recipe(recipe, settings or (), data__folder=data, base_model=base)
+    trackers = None if log_with is None else [name.strip() for name in log_with.split(",")]
+    resolved = load_recipe(recipe, settings or (), data__folder=data, base_model=base, log_with=trackers)
 
     from dualstylegan.train import train as run_recipe
 

@@ -342,6 +342,7 @@ class Recipe:
     grid_every: Count = 200
     checkpoint_every: Count = 100
     snapshot_every: Count = 100  # snapshots are kept: users pick the iteration by eye
+    log_with: tuple[str, ...] = ()  # tensorboard, wandb, ...: Accelerate's trackers, told of figures and grids
     process_timeout_s: Count = 1800
     data: Data = Data()
     base: BaseTraining = BaseTraining()

@@ -59,6 +59,7 @@ from dualstylegan.training.results import PortraitResults
 from dualstylegan.training.run import RandomState, RunFolder
 from dualstylegan.training.samplers import covered_exemplars, part_of, train_samplers
 from dualstylegan.training.staleness import FINAL, demand_longer_only, settings_of
+from dualstylegan.training.trackers import tracked
 from dualstylegan.training.transfer import TransferStage
 
 
@@ -108,8 +109,8 @@ def train(
             folder.create(dump_recipe(recipe))
         processes.wait_for_all("prepared")
         yield from training.fetch()
-        for name in training.asked_for(stage, until):
-            yield from training.run(name, again=name == stage)
+        events = training.run_all(stage, until)
+        yield from tracked(events, recipe, folder, cpu=cpu) if recipe.log_with and processes.is_main else events
         yield training.summary()
 
 
@@ -160,6 +161,10 @@ class Training:
                 raise UsageError(f"--from goes with the stages {', '.join(final)}, not with '{stage}'.")
             return final[: final.index(stage) + 1] if stage else final
         return (stage,) if stage else stages[: stages.index(until) + 1] if until else stages
+
+    def run_all(self, stage: str | None, until: str | None) -> Iterator[Event]:
+        for name in self.asked_for(stage, until):
+            yield from self.run(name, again=name == stage)
 
     def run(self, name: str, *, again: bool = False) -> Iterator[Event]:
         """One stage, unless it is done. `again` lets a stage that ends in one file be made again."""

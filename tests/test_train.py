@@ -6,9 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_style import DrawnFaces, drawn_photo
 from tiny_training import PORTRAITS, draw_portraits, write_base_recipe, write_style_recipe
 
@@ -231,6 +234,74 @@ def test_changed_settings_are_refused_and_name_the_way_out(trained):
     recipe = load_recipe(trained / "style.toml", ["transfer.lr=0.01"])
     with pytest.raises(TrainingError, match=r"begun with transfer.lr = 0.002, now it is 0.01.*--redo transfer"):
         list(train(recipe, trained / "style", cpu=True))
+
+
+class Remembering(GeneralTracker):
+    """A tracker of a user's own. It breaks at the second picture."""
+
+    name, requires_logging_directory, tracker = "remembering", False, None
+
+    def __init__(self, run_name: str):
+        super().__init__()
+        self.said, self.pictures, self.ended = [("run", run_name)], [], False
+        Remembering.last = self
+
+    def store_init_configuration(self, values):
+        self.settings = values
+
+    def log(self, values, step=None, **options):
+        self.said += [(name, step, value) for name, value in values.items()]
+
+    def log_images(self, values, step=None, **options):
+        if self.pictures:
+            raise OSError("no network")
+        self.pictures += [(name, step, images[0]) for name, images in values.items()]
+
+    def finish(self):
+        self.ended = True
+
+
+def test_trackers_are_told_of_figures_and_grids_and_one_that_breaks_stops_nothing(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "remembering", Remembering)
+    trackers = 'log_with=["tensorboard", "remembering"]'
+    recipe = load_recipe(trained / "style.toml", ["finetune.steps=4", "grid_every=2", "log_every=2", trackers])
+    run, curves, warnings = RunFolder(tmp_path / "run"), [], []
+    for stage in ("data", "finetune"):
+        for event in train(recipe, run.path, stage=stage, cpu=True):
+            if event.output and "grids" in event.output:
+                curves.append(run.figures_file.read_bytes())
+            warnings += [event.message] if event.kind == "warning" else []
+    assert len(curves) == 2 and curves[0] != curves[1]  # figures.png is drawn again with every grid
+    assert warnings == ["remembering is told no more: OSError: no network"] and run.is_done("finetune")
+
+    logged = {int(row["step"]): float(row["adversarial"]) for row in run.read_log()}
+    heard = EventAccumulator(str(run.path / "trackers/tiny-style")).Reload()
+    assert {one.step: one.value for one in heard.Scalars("finetune/adversarial")} == pytest.approx(logged, rel=1e-4)
+    assert [one.step for one in heard.Images("finetune/grid")] == [2, 4]
+    drawn = Image.open(run.grid("finetune", 4))
+    assert (heard.Images("finetune/grid")[1].width, heard.Images("finetune/grid")[1].height) == drawn.size
+
+    fake = Remembering.last
+    assert fake.said[0] == ("run", "tiny-style") and fake.settings["finetune.steps"] == 4
+    assert {step: value for name, step, value in fake.said[1:] if name == "finetune/adversarial"} == pytest.approx(
+        logged, rel=1e-4
+    )
+    ((name, step, picture),) = fake.pictures
+    assert (name, step) == ("finetune/grid", 2)
+    assert (picture == np.asarray(Image.open(run.grid("finetune", 2)))).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("tensorbord", "no tracker 'tensorbord'. Did you mean 'tensorboard'?"), ("aim", "aim is not installed here: pip")],
+)
+def test_trackers_that_are_not_there_are_refused_before_work(trained, tmp_path, capsys, name, line):
+    arguments = ["train", str(trained / "style.toml"), "--run", str(tmp_path / "run"), "--cpu", "--log-with", name]
+    for more in ([], ["--dry-run"]):
+        assert main([*arguments, *more]) == 2
+        said = capsys.readouterr().err
+        assert line in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_stage_the_recipe_does_not_have_is_answered_with_the_nearest(trained):

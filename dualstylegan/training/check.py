@@ -22,6 +22,7 @@ from dualstylegan.training.data import held_out_of, list_portraits, weights_of
 from dualstylegan.training.portraits import Portrait
 from dualstylegan.training.run import RunFolder
 from dualstylegan.training.staleness import FINAL, demand_longer_only, settings_of
+from dualstylegan.training.trackers import check_trackers
 
 Header = Mapping[str, Any]
 
@@ -41,6 +42,7 @@ def check(
     """
     stages = recipe.stages[: recipe.stages.index(until) + 1] if until else recipe.stages
     check_folder(folder.path)
+    check_trackers(recipe.log_with)
     check_batches(recipe, stages, processes)
     if "data" in stages:
         check_portraits(recipe, stages)

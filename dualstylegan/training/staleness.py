@@ -37,7 +37,7 @@ def demand_longer_only(recipe: Recipe, run: RunFolder, stage: str, known: Settin
     """
     if stage in REMADE:
         return
-    old, new = _flat(known), _flat(settings)
+    old, new = flat(known), flat(settings)
     defaults = _defaults(recipe)
     for key in sorted(old.keys() | new.keys()):
         before, now = old.get(key, defaults.get(re.sub(r"\.\d+\.", ".", key))), new.get(key)
@@ -88,7 +88,7 @@ def _to_come(run: RunFolder, key: str, now: Any) -> bool:
     return checkpoint is None or (key.endswith(".steps") and now is not None and now > checkpoint.step)
 
 
-def _flat(values: Any, path: str = "") -> Settings:
+def flat(values: Any, path: str = "") -> Settings:
     """Nested settings as {"transfer.steps": 200, ...}."""
     if isinstance(values, Mapping):
         items = list(values.items())
@@ -96,4 +96,4 @@ def _flat(values: Any, path: str = "") -> Settings:
         items = list(enumerate(values))
     else:
         return {path: values}
-    return {key: value for name, item in items for key, value in _flat(item, f"{path}.{name}".lstrip(".")).items()}
+    return {key: value for name, item in items for key, value in flat(item, f"{path}.{name}".lstrip(".")).items()}
