@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BENCHES := $(filter-out %/films.py %/held_out.py %/measures.py %/reference.py,$(wildcard tests/bench/*.py))
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow test-wheel lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tests/tools/demo.py
@@ -15,6 +15,13 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+test-wheel: $(INSTALLED)  # in an environment that has what the wheel asks for, and nothing else
+	rm -rf build/wheel
+	$(BIN)/python -m build --no-isolation --outdir build/wheel .
+	$(PYTHON) -m venv build/wheel/env
+	build/wheel/env/bin/pip install --quiet --disable-pip-version-check -c constraints.txt build/wheel/*.whl
+	cd build/wheel && env/bin/dsg stylize ../../tests/data/photos/astronaut.jpg --style toon:7 --offline
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
