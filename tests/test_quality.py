@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tiny_style import face_points, one_core, tiny_style  # noqa: F401
 from torch.nn.functional import normalize
 
 from dualstylegan.faces.landmarks import MIRRORED
+from dualstylegan.media.images import from_tensor
 from dualstylegan.models.base import Base
 from dualstylegan.models.library import load_style
 from dualstylegan.networks.small_encoder import SmallEncoder
@@ -412,6 +414,31 @@ def test_of_two_styles_it_is_said_by_whom_the_first_keeps_more():
     first = {"identity_cosine": 0.5, "shape_distance": 0.1, "perceptual_distance": 0.7}
     second = {"identity_cosine": 0.3, "shape_distance": 0.2, "perceptual_distance": 0.6}
     assert quality.keeps_more(first, second) == ["identity_cosine", "shape_distance"]
+
+
+def test_another_systems_pictures_get_the_same_row(tmp_path, capsys):
+    style = load_style(tiny_style(tmp_path))
+    style.thumbnails = [Image.new("RGB", (64, 64), color) for color in ("red", "green", "blue")]
+    pictures = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8) for i in range(4)]
+    names = [f"source/person/{letter}.jpg" for letter in "abcd"]
+    photos = quality.Photos(names, pictures, [np.diag([1 / 64, 1 / 64, 1.0])] * 4, DrawnJudges)
+    size, results = style.model.size, tmp_path / "another"
+    results.mkdir()
+    for name in ("d--nobody.png", "e--0.png", "a.png"):  # no exemplar, no photo, neither
+        Image.new("RGB", (8, 8)).save(results / name)
+    with pytest.raises(SystemExit, match=r"0 pictures of the first list in tiny, such as a--0\.png"):
+        quality.measure_style(style, photos, tmp_path / "runs", 2, results)
+
+    first, *_ = style.bank.names
+    crops = from_tensor(photos.at(size).images)
+    for photo, exemplar in (("a", "1"), ("b", "2"), ("c", Path(first).stem), ("d", "1"), ("a", "2")):
+        Image.fromarray(crops["abcd".index(photo)]).save(results / f"{photo}--{exemplar}.png")
+    result = quality.measure_style(style, photos, tmp_path / "runs", 2, results)
+    assert "3 pictures are of no photo here or no exemplar, such as a.png" in capsys.readouterr().out
+    assert result.facts["pairs"] == 5
+    theirs, photo = result.columns["another"], result.columns[quality.PHOTO]  # they handed in the photos
+    assert theirs == pytest.approx(photo, rel=0.02, abs=0.01) and theirs["identity_first"] == 1
+    assert theirs.keys() <= result.columns[quality.OURS].keys()
 
 
 def test_a_whole_style_is_measured_and_drawn(tmp_path):

@@ -2,6 +2,7 @@
 
     python tests/bench/quality.py                                         # the embedded base and styles
     python tests/bench/quality.py --base runs/mini --style runs/toon --json figures.json --sheets sheets/
+    python tests/bench/quality.py --style toon --results vtoonify/        # beside another system's pictures
     python tests/bench/quality.py --limited runs/sixteen-08 runs/sixteen-02 --sheets sheets/
 
 The photos: the first list is the 64 that recipe `mini` holds out of $DSG_SHARED/facedata/photos (by default
@@ -9,6 +10,11 @@ The photos: the first list is the 64 that recipe `mini` holds out of $DSG_SHARED
 A style's portraits are the thumbnails in it. Beside DualStyleGAN stand two who must fail, the exemplar and the photo,
 unchanged, and what the style's fine-tuned g' does alone: layer swap and style mixing. g' is looked for in the style's
 run folder; without it these two columns are left out.
+
+--results DIR gives another system the same row. DIR holds its pictures, PHOTO--EXEMPLAR.png: what it made of a photo of
+the lists in an exemplar of the style. PHOTO is the photo's name without folders and suffix, EXEMPLAR its number in the
+style or its name, the picture the aligned crop (`dsg align` cuts them), square, of any size. All are then judged by
+these pairs.
 
 Who judges: the identity net and MobileNetV2's features (KID, textures) also trained these models, as losses, and where
 a recipe has transfer.projected a discriminator looked through the very features that KID compares. The 68-landmark net
@@ -26,7 +32,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -57,17 +63,19 @@ from reference import need_photos
 from torch import Tensor
 
 from dualstylegan.choices import TRUNCATION
-from dualstylegan.errors import DualStyleGANError
+from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import mouth_opening
 from dualstylegan.faces.find import EmbeddedDetector
 from dualstylegan.faces.landmarks import find_landmarks
 from dualstylegan.faces.masks import MASK_SIZE, draw_mask
 from dualstylegan.media.images import from_tensor, read_picture, to_tensor, write_picture
+from dualstylegan.media.paths import kind_of
 from dualstylegan.media.sheets import contact_sheet, strip
 from dualstylegan.models.base import Base
 from dualstylegan.models.bundle import read_header
 from dualstylegan.models.cache import EMBEDDED
+from dualstylegan.models.codes import Exemplars
 from dualstylegan.models.library import load_base, load_style
 from dualstylegan.models.style import Style
 from dualstylegan.networks.stylegan2 import Generator
@@ -444,6 +452,25 @@ class Pairs:
         return len(self.photo)
 
 
+def read_results(folder: Path, photos: Photos, exemplars: Exemplars, size: int) -> tuple[Pairs, Tensor, list[str]]:
+    """The pairs that another system has drawn, its pictures (N, 3, S, S), and the names of files that are none."""
+    by_stem: dict[str, list[int]] = {}
+    for number, name in enumerate(photos.names):
+        by_stem.setdefault(PurePosixPath(name).stem, []).append(number)
+    found, images, others = [], [], []
+    for path in sorted(one for one in folder.iterdir() if kind_of(one) == "picture"):
+        photo, _, exemplar = path.stem.rpartition("--")
+        try:
+            (number,) = by_stem.get(photo, [])
+            found.append((number, exemplars.index(exemplar)))
+        except (ValueError, UsageError):
+            others.append(path.name)
+            continue
+        images.append(resized(to_tensor(read_picture(path).pixels)[None], size))
+    photo, exemplar = np.array(found, int).reshape(-1, 2).T
+    return Pairs(photo, exemplar), torch.cat(images) if images else torch.zeros(0, 3, size, size), others
+
+
 @dataclass
 class Claims:
     """Pictures (N, 3, S, S) said to be the pairs, and which of them each pair (P,) is: one may stand for several."""
@@ -562,12 +589,21 @@ class StyleResult:
     pictures: dict[str, Tensor]
 
 
-def measure_style(style: Style, photos: Photos, runs: Path, each: int) -> StyleResult:
+def measure_style(style: Style, photos: Photos, runs: Path, each: int, results: Path | None = None) -> StyleResult:
+    """`results`: a folder of another system's pictures; its pairs are then everybody's, and it has a column."""
     drawer = StyleOnPhotos(style, photos)
     judges, seen = photos.judges, photos.at(drawer.size)
     mask = mask_at(style.header.get("mask", "head"), seen.points.mean(0), drawer.size)
     judge = StyleJudge(drawer.portraits, seen, judges, mask, likeness=style.name not in CARTOONS)
     pairs = Pairs.random(len(photos), len(style.bank), each)
+    theirs = None
+    if results is not None:
+        pairs, theirs, others = read_results(results, photos, Exemplars(tuple(style.bank.names)), drawer.size)
+        if others:
+            print(f"{results}: {len(others)} pictures are of no photo here or no exemplar, such as {others[0]}")
+        if len(pairs) < 2:
+            wanted = f"{PurePosixPath(photos.names[0]).stem}--0.png"
+            sys.exit(f"{results}: {len(pairs)} pictures of the {photos.people} list in {style.name}, such as {wanted}.")
 
     each_pair = np.arange(len(pairs))
     claims = {
@@ -575,6 +611,8 @@ def measure_style(style: Style, photos: Photos, runs: Path, each: int) -> StyleR
         EXEMPLAR: Claims(drawer.portraits, pairs.exemplar),
         PHOTO: Claims(seen.images, pairs.photo),
     }
+    if theirs is not None:
+        claims[results.name] = Claims(theirs, each_pair)
     finetuned = finetuned_of(style, runs)
     if finetuned is not None:
         claims[SWAP] = Claims(drawer.swap_layers(finetuned), pairs.photo)
@@ -654,7 +692,8 @@ def write_style_sheets(folder: Path, result: StyleResult) -> None:
     _write(folder / f"{result.name}-blends.png", strip(*rows, height_px=144))
 
     some = _evenly(len(result.claims[OURS].which), RAMPS * 2)
-    columns = [name for name in (PHOTO, EXEMPLAR, OURS, SWAP, MIXING) if name in result.claims]
+    first = [name for name in (PHOTO, EXEMPLAR, OURS) if name in result.claims]
+    columns = [*first, *(name for name in result.claims if name not in first)]
     rows = [[from_tensor(result.claims[name][i]) for name in columns] for i in some]
     _write(folder / f"{result.name}-columns.png", strip(*_in_two(rows), labels=columns * 2, height_px=144))
 
@@ -793,8 +832,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--sheets", type=Path, help="write pictures to this folder (they show the photos)")
     parser.add_argument("--limited", nargs=2, metavar="STYLE", help="two styles of few portraits: who keeps more?")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="another system's pictures, PHOTO--EXEMPLAR.png")
     parser.add_argument("--fast", action="store_true", help=f"{FAST_PHOTOS} photos: a look, no proof")
     asked = parser.parse_args()
+    if asked.results and not (asked.results.is_dir() and asked.style and len(asked.style) == 1):
+        parser.error("--results is a folder of pictures in the one style that --style names.")
     need_photos(asked.photos)
     try:
         run(asked)
@@ -805,7 +847,7 @@ def main() -> None:
 def run(asked: argparse.Namespace) -> None:
     began_s = time.monotonic()
     alone = asked.limited is not None
-    bases = [asked.base] if asked.base else [] if alone else embedded("base")[:1]
+    bases = [asked.base] if asked.base else [] if alone or asked.results else embedded("base")[:1]
     styles = asked.style if asked.style is not None else [] if alone or asked.base else embedded("style")
     bases = [base for base in bases if base != "none"]
     if not (bases or styles or alone):
@@ -842,7 +884,9 @@ def run(asked: argparse.Namespace) -> None:
             if folder:
                 write_base_sheets(folder, pictures)
         for where in styles:
-            result = measure_style(load_style(where, wplus=False, thumbnails=True), photos, asked.runs, each)
+            result = measure_style(
+                load_style(where, wplus=False, thumbnails=True), photos, asked.runs, each, asked.results
+            )
             report_style(result)
             kept["models"][name_of(result.name)] = as_json(
                 result.goals, result.header, result.columns, OURS, **result.facts
