@@ -8,11 +8,13 @@ size and applied at full size: as a linear function of the frame's own pixels ne
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.nn.functional import conv2d, interpolate, pad
+from torch.nn.functional import interpolate, pad
 
 FINER = 8  # at least so many pixels of a frame stand behind one that is computed, but for small frames,
 SMALL, LARGE = 36_000, 160_000  # pixels: at least and at most
@@ -40,35 +42,37 @@ INK = 0.42  # of the light that a line takes
 @torch.inference_mode()
 def oil(frame: np.ndarray, face_px: float) -> np.ndarray:
     """Strokes of one colour each, along edges: an anisotropic Kuwahara filter (Kyprianidis et al. 2009)."""
-    full = _planes(frame)
-    fine = _as_fine_as_faces(full, face_px)
-    low = _at_stroke_size(full, face_px)
-    return _levels(_enlarged(_applied(fine, low, _strokes(low, _edges(low)), TEXTURE), full))
+    low = _at_stroke_size(frame, face_px)
+    return _applied(frame, face_px, low, _strokes(low, _ways(low)), TEXTURE)
 
 
 @torch.inference_mode()
 def flat(frame: np.ndarray, face_px: float) -> np.ndarray:
     """Areas of few levels of light, with dark outlines."""
-    full = _planes(frame)
-    fine = _as_fine_as_faces(full, face_px)
-    low = _at_stroke_size(full, face_px)
-    edges = _edges(low)
-    areas = _strokes(_strokes(low, edges), edges)
+    low = _at_stroke_size(frame, face_px)
+    ways = _ways(low)
+    areas = _strokes(_strokes(low, ways), ways)
     light = areas.mean(1, keepdim=True)
-    lines = _blurred(light, 1.8) - _blurred(light, 0.9)
-    areas = _enlarged(_applied(fine, low, areas, 2 * TEXTURE), full)
-    areas.mul_(_in_levels(areas.mean(1, keepdim=True)))
+    lines = _blurred(light, 1.8).sub_(_blurred(light, 0.9)).sub_(OUTLINE_FROM).div_(OUTLINE_OVER)
+    areas = _applied(frame, face_px, low, areas, 2 * TEXTURE)
+    light = Image.fromarray(areas).convert("L", matrix=(1 / 3, 1 / 3, 1 / 3, 0))
+    gain = _in_levels()[np.asarray(light)]
     # Cut out at full size: so lines are as crisp as those that a style draws in its faces.
-    lines = _enlarged(lines, full).sub_(OUTLINE_FROM).div_(OUTLINE_OVER).clamp_(0, 1)
-    return _levels(areas.mul_(lines.mul_(-OUTLINE).add_(1)))
+    gain *= _enlarged(lines, *frame.shape[:2])[0, 0].clamp_(0, 1).mul_(-OUTLINE).add_(1).numpy()
+    painted, plane = np.empty_like(areas), np.empty_like(gain)
+    for channel in range(3):  # all three in one go would take four times as long
+        np.multiply(areas[..., channel], gain, out=plane)
+        painted[..., channel] = np.minimum(plane, 255, out=plane)
+    return painted
 
 
-def _in_levels(light: Tensor) -> Tensor:
-    """By what light is multiplied to lie halfway from where it is to the nearest of LEVELS levels."""
-    steps = light * LEVELS
-    level = steps.floor()
-    steps.sub_(level).sub_(0.5).mul_(STEEP).sigmoid_().add_(level).div_(LEVELS)
-    return steps.add_(light).div_(light.clamp(min=0.02).mul_(2))
+@cache
+def _in_levels() -> np.ndarray:
+    """By what light of 0 to 255 is multiplied to lie halfway from where it is to the nearest of LEVELS levels."""
+    light = np.arange(256, dtype=np.float32) / 255
+    level, beyond = np.divmod(light * LEVELS, 1)
+    level = (level + 1 / (1 + np.exp(STEEP * (0.5 - beyond)))) / LEVELS
+    return ((light + level) / (2 * np.maximum(light, 0.02))).astype(np.float32)
 
 
 @torch.inference_mode()
@@ -78,12 +82,10 @@ def hatch(frame: np.ndarray, face_px: float, greys: np.ndarray) -> np.ndarray:
     All in one ink: `greys` (2, 3) is what a grey's red, green and blue are beside it, and by how much more in white.
     """
     height, width = frame.shape[:2]
-    full = _planes(frame)
-    light = full.mean(1, keepdim=True)
-    low = _at_stroke_size(light, face_px)
-    light = _enlarged(_as_fine_as_faces(light, face_px), full)
-    bent = _enlarged(_blurred(low, 4.0).mul_(BEND), full)
-    dark = _enlarged(_blurred(low, 1.2), full).add_(light, alpha=0.5).div_(-1.5).add_(1)
+    low = _at_stroke_size(frame, face_px).mean(1, keepdim=True)
+    light = _enlarged(_planes(_as_fine_as_faces(frame, face_px)).mean(1, keepdim=True), height, width)
+    bent = _enlarged(_blurred(low, 4.0).mul_(BEND), height, width)
+    dark = _enlarged(_blurred(low, 1.2), height, width).add_(light, alpha=0.5).div_(-1.5).add_(1)
     turn = 2 * math.pi / max(LEAST_LINES_PX, LINES * face_px)
     across = torch.arange(width, dtype=torch.float32) * (turn * math.sin(SLANT))
     down = torch.arange(height, dtype=torch.float32)[:, None] * (turn * math.cos(SLANT))
@@ -99,93 +101,120 @@ def _ink(swell: Tensor, phase: Tensor) -> Tensor:
     return phase.sin_().add_(1).mul_(-0.5).add_(swell).mul_(8).sigmoid_()
 
 
-def _strokes(low: Tensor, edges: Tensor) -> Tensor:
+def _strokes(low: Tensor, ways: list[tuple[int, int, Tensor]]) -> Tensor:
     """Every pixel the colour of the calmest patch beside it, rather along an edge than across."""
     height, width = low.shape[2:]
-    cosine, sine = edges.split(1, dim=1)
     mean = _box(low, STROKE_PX // 2)
-    noise = (_box(low * low, STROKE_PX // 2) - mean * mean).sum(1, keepdim=True).clamp_min_(0)
-    calm = (noise + FLATNESS).reciprocal_().square_()
-    total = torch.cat([mean * calm, calm], 1)  # colours, and what they count
+    noise = (_box(low * low, STROKE_PX // 2).addcmul_(mean, mean, value=-1)).sum(1, keepdim=True).clamp_min_(0)
+    calm = noise.add_(FLATNESS).reciprocal_().square_()
+    total = torch.cat([mean.mul_(calm), calm], 1)  # colours, and what they count
     around = pad(total, [STROKE_PX] * 4, mode="replicate")
+    for x, y, fits in ways:
+        total.addcmul_(around[:, :, y : y + height, x : x + width], fits)
+    return total[:, :3].div_(total[:, 3:])
+
+
+def _ways(low: Tensor) -> list[tuple[int, int, Tensor]]:
+    """Where strokes may come from, from the corner of a pixel's surroundings, and how well each way fits the edges."""
+    cosine, sine = _edges(low).split(1, dim=1)
+    ways = []
     for look in range(LOOKS // 2):  # and the other way, to which the edge is as near
         angle = 2 * math.pi * look / LOOKS
         fits = (cosine * math.cos(2 * angle)).add_(sine, alpha=math.sin(2 * angle)).mul_(ALONG).exp_()
         for way in (1, -1):
             x, y = (STROKE_PX + way * round(STROKE_PX * part) for part in (math.cos(angle), math.sin(angle)))
-            total.addcmul_(around[:, :, y : y + height, x : x + width], fits)
-    return total[:, :3] / total[:, 3:]
+            ways.append((x, y, fits))
+    return ways
 
 
 def _edges(low: Tensor) -> Tensor:
     """Which way edges run: (B, 2, H, W), cosine and sine of twice the angle, as long as they agree, at most 1."""
     light = interpolate(low.mean(1, keepdim=True), scale_factor=0.5, mode="area")
     around = pad(light, [1] * 4, mode="replicate")
-    smooth_down, smooth_across = (_along(around, [1.0, 2.0, 1.0], axis) for axis in (2, 3))
-    x, y = _along(smooth_down, [-1.0, 0.0, 1.0], 3), _along(smooth_across, [-1.0, 0.0, 1.0], 2)
+    smooth_down, smooth_across = (_along(around, [2.0, 1.0], axis) for axis in (2, 3))
+    x = smooth_down[..., 2:] - smooth_down[..., :-2]
+    y = smooth_across[..., 2:, :] - smooth_across[..., :-2, :]
     tensor = _blurred(torch.cat([y * y - x * x, -2 * x * y, x * x + y * y], 1), 1.25)
-    return _enlarged(tensor[:, :2] / (tensor[:, 2:] + 1e-4), low)
+    edges = tensor[:, :2].div_(tensor[:, 2:].add_(1e-4))
+    return _enlarged(edges, *low.shape[2:])
 
 
-def _applied(full: Tensor, low: Tensor, painted: Tensor, texture: float) -> Tensor:
-    """What took `low` to `painted`, done to `full`: a guided filter at low size (He & Sun 2015)."""
+def _applied(frame: np.ndarray, face_px: float, low: Tensor, painted: Tensor, texture: float) -> Image.Image:
+    """What took `low` to `painted`, done to the frame: a guided filter at low size (He & Sun 2015). As between two
+    pictures: of the frame so much as shows through, and over it what has to be there."""
     mean_low, mean_painted = _box(low, 2), _box(painted, 2)
     light, light_painted = (planes.mean(1, keepdim=True) for planes in (low, painted))
     mean_light, mean_light_painted = (planes.mean(1, keepdim=True) for planes in (mean_low, mean_painted))
     products = _box(torch.cat([light * light, light * light_painted], 1), 2)
-    variance = products[:, :1] - mean_light * mean_light
-    gain = ((products[:, 1:] - mean_light * mean_light_painted) / (variance + texture)).clamp_(0, MOST_GAIN)
-    rest = mean_painted - gain * mean_low
-    rest, gain = _enlarged(_box(torch.cat([rest, gain], 1), 1), full).split((3, 1), dim=1)
-    return torch.addcmul(rest, gain, full)
+    variance = products[:, :1].addcmul_(mean_light, mean_light, value=-1).add_(texture)
+    gain = products[:, 1:].addcmul_(mean_light, mean_light_painted, value=-1).div_(variance).clamp_(0, MOST_GAIN)
+    rest = mean_painted.addcmul_(gain, mean_low, value=-1)
+    both = _box(torch.cat([rest, gain], 1), 1)
+    both[:, :3].div_(1 - both[:, 3:])
+    both = both.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8, memory_format=torch.channels_last)
+
+    shown = _as_fine_as_faces(frame, face_px)
+    over = Image.fromarray(_resized(both[0].movedim(0, -1).numpy(), *shown.shape[:2]))  # `gain` of it lets through
+    pasted = Image.composite(Image.fromarray(shown), over.convert("RGB"), over.getchannel("A"))
+    return _resized(np.array(pasted), *frame.shape[:2])
 
 
-def _at_stroke_size(full: Tensor, face_px: float) -> Tensor:
-    """So small that a stroke is STROKE_PX wide, or smaller still, where that would be too many pixels."""
-    height, width = full.shape[2:]
+def _at_stroke_size(frame: np.ndarray, face_px: float) -> Tensor:
+    """(1, 3, h, w) in [0, 1], so small that a stroke is STROKE_PX wide, or smaller, where that is too many pixels."""
+    height, width = frame.shape[:2]
     most = min(max(height * width / FINER, SMALL), LARGE)
     scale = min(1.0, STROKE_PX / max(STROKE * face_px, 1e-3), math.sqrt(most / (height * width)))
-    size = max(8, round(height * scale)), max(8, round(width * scale))
-    return interpolate(full, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return _planes(_resized(frame, max(8, round(height * scale)), max(8, round(width * scale))))
 
 
-def _as_fine_as_faces(full: Tensor, face_px: float) -> Tensor:
+def _as_fine_as_faces(frame: np.ndarray, face_px: float) -> np.ndarray:
     """What is finer than a drawn face is left out: hair by hair beside one reads as a seam."""
-    height, width = full.shape[2:]
+    height, width = frame.shape[:2]
     scale = FINE_PX / max(face_px, 1e-3)
-    if scale > 0.8:
-        return full
-    size = max(8, round(height * scale)), max(8, round(width * scale))
-    return interpolate(full, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return frame if scale > 0.8 else _resized(frame, max(8, round(height * scale)), max(8, round(width * scale)))
 
 
-def _enlarged(low: Tensor, full: Tensor) -> Tensor:
-    if low.shape[2:] == full.shape[2:]:
+def _resized(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 (H, W, channels) to (height, width, channels), antialiased: as bytes, in a third of the time of floats."""
+    planes = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).movedim(-1, 0)[None]
+    if planes.shape[2:] == (height, width):
+        return pixels
+    resized = interpolate(planes, size=(height, width), mode="bilinear", antialias=True, align_corners=False)
+    return np.ascontiguousarray(resized[0].movedim(0, -1).numpy())
+
+
+def _enlarged(low: Tensor, height: int, width: int) -> Tensor:
+    if low.shape[2:] == (height, width):
         return low
-    return interpolate(low, size=full.shape[2:], mode="bilinear", align_corners=False)
+    return interpolate(low, size=(height, width), mode="bilinear", align_corners=False)
 
 
 def _box(planes: Tensor, radius: int) -> Tensor:
-    return _filtered(planes, [1 / (2 * radius + 1)] * (2 * radius + 1))
+    return _filtered(planes, [1 / (2 * radius + 1)] * (radius + 1))
 
 
 def _blurred(planes: Tensor, sigma: float) -> Tensor:
     """A Gaussian of that standard deviation."""
-    radius = math.ceil(2 * sigma)
-    weights = [math.exp(-0.5 * (x / sigma) ** 2) for x in range(-radius, radius + 1)]
-    return _filtered(planes, [weight / sum(weights) for weight in weights])
+    weights = [math.exp(-0.5 * (x / sigma) ** 2) for x in range(math.ceil(2 * sigma) + 1)]
+    total = 2 * sum(weights) - weights[0]
+    return _filtered(planes, [weight / total for weight in weights])
 
 
 def _filtered(planes: Tensor, weights: list[float]) -> Tensor:
-    """The same filter down and across; edge pixels go on outside."""
-    return _along(_along(pad(planes, [len(weights) // 2] * 4, mode="replicate"), weights, 2), weights, 3)
+    """The same filter down and across, by its weights from the middle on; edge pixels go on outside."""
+    return _along(_along(pad(planes, [len(weights) - 1] * 4, mode="replicate"), weights, 2), weights, 3)
 
 
 def _along(planes: Tensor, weights: list[float], axis: int) -> Tensor:
-    """(B, C, H, W) shorter along one axis by what a filter reads beyond a pixel."""
-    shape = (1, 1, len(weights), 1) if axis == 2 else (1, 1, 1, len(weights))
-    kernel = torch.tensor(weights).reshape(shape).repeat(planes.shape[1], 1, 1, 1)
-    return conv2d(planes, kernel, groups=planes.shape[1])
+    """(B, C, H, W) shorter along one axis by what a filter reads beyond a pixel. Sums of what lies side by side: a
+    convolution of each plane by itself would take five times as long."""
+    reach = len(weights) - 1
+    length = planes.shape[axis] - 2 * reach
+    total = planes.narrow(axis, reach, length) * weights[0]
+    for apart, weight in enumerate(weights[1:], start=1):
+        total.add_(planes.narrow(axis, reach - apart, length), alpha=weight)
+        total.add_(planes.narrow(axis, reach + apart, length), alpha=weight)
+    return total
 
 
 def _planes(frame: np.ndarray) -> Tensor:
