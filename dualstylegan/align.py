@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from dualstylegan.media.mark import is_marked
 from dualstylegan.media.paths import PassedOver, expand_inputs, is_complete
 from dualstylegan.media.plan import Destination, Plan
 from dualstylegan.media.tasks import Task
-from dualstylegan.runtime.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
+from dualstylegan.runtime.line import BUDGET_BYTES, Line
 from dualstylegan.runtime.processes import Processes, Shard
 
 VERB = "align"
@@ -251,18 +250,18 @@ def _run(
             task.picture = None
 
     batch: list[_Photo] = []
-    with WriteBehind() as writer:
-        with closing(read_ahead(tasks, lambda task: read_picture(task.source.path), nbytes=_nbytes)) as pictures:
-            for task, picture in pictures:
-                if isinstance(picture, Exception):
-                    yield task.failed(picture)
-                    continue
-                task.picture = picture
-                batch.append(task)
-                if len(batch) >= MOST_AT_ONCE or sum(_nbytes(task.picture) for task in batch) > BUDGET_BYTES:
-                    yield from find(batch)
-                    batch = []
-                yield from finish(writer.finished())
+    with Line() as line:
+        writer = line.behind("write")
+        for task, picture in line.each(tasks, lambda task: read_picture(task.source.path), "read", nbytes=_nbytes):
+            if isinstance(picture, Exception):
+                yield task.failed(picture)
+                continue
+            task.picture = picture
+            batch.append(task)
+            if len(batch) >= MOST_AT_ONCE or sum(_nbytes(task.picture) for task in batch) > BUDGET_BYTES:
+                yield from find(batch)
+                batch = []
+            yield from finish(writer.finished())
         yield from find(batch)
         yield from finish(writer.drain())
 

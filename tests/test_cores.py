@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dualstylegan.runtime.threads import working_threads
+from dualstylegan.runtime.threads import start_threads
 
 
 def test_a_thread_keeps_its_cores_when_others_are_given_more():
@@ -14,7 +14,7 @@ def test_a_thread_keeps_its_cores_when_others_are_given_more():
 
     before = torch.get_num_threads()
     try:
-        with working_threads(2, "test") as pool:
+        with start_threads(2, "test") as pool:
             assert torch.get_num_threads() == before
             torch.set_num_threads(2)
             assert [pool.submit(count).result() for _ in range(4)] == [1] * 4

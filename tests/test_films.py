@@ -32,8 +32,8 @@ from dualstylegan.events import Event
 from dualstylegan.faces import find
 from dualstylegan.media.film import parts
 from dualstylegan.networks.dualstyle import DualStyleGAN
+from dualstylegan.runtime.line import QUEUE_ITEMS, Line
 from dualstylegan.runtime.processes import Processes
-from dualstylegan.runtime.stages import QUEUE_ITEMS, Line
 from dualstylegan.stylize import stylize_files
 from dualstylegan.stylizing import films, sheets
 from dualstylegan.stylizing import stylizer as stylizer_module
@@ -441,7 +441,7 @@ def test_leaving_early_leaves_no_thread_and_no_file(style):
 
 
 def test_a_slow_writer_holds_back_the_decoder(style, monkeypatch):
-    monkeypatch.setattr("dualstylegan.runtime.stages.QUEUE_ITEMS", 2)
+    monkeypatch.setattr("dualstylegan.runtime.line.QUEUE_ITEMS", 2)
     face_film("a.mp4", 90)
     decoded, ahead = [0], []
     decode, write = films.FilmLine.decode, films.FilmWriter.write

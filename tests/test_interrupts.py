@@ -7,15 +7,13 @@ import signal
 import sys
 import threading
 import time
-from contextlib import closing
 from types import FrameType
 
 import pytest
 from tiny_style import one_core
 
 from dualstylegan.runtime.interrupts import uninterrupted
-from dualstylegan.runtime.pipeline import WriteBehind, read_ahead
-from dualstylegan.runtime.stages import Line
+from dualstylegan.runtime.line import Line
 from dualstylegan.runtime.threads import each_on_one_core
 from dualstylegan.training.fitting import one_per_thread
 
@@ -68,10 +66,10 @@ def stages() -> None:
 
 
 def pictures() -> None:
-    with WriteBehind() as writer:
-        with closing(read_ahead(range(3), abs, nbytes=lambda item: 1)) as numbers:
-            for number, _ in numbers:
-                writer.submit(number, lambda: None, nbytes=1)
+    with Line() as line:
+        writer = line.behind("write")
+        for number, _ in line.each(range(3), abs, "read", nbytes=lambda item: 1):
+            writer.submit(number, lambda: None, nbytes=1)
         list(writer.drain())
 
 

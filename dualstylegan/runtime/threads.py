@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeVar
 
@@ -42,17 +41,6 @@ def each_on_one_core(function: Callable[[Item], Result], items: Iterable[Item]) 
 def _pool(process: int) -> ThreadPoolExecutor:
     """One pool a process: threads do not survive a fork."""
     return start_threads(max(1, min(MOST_THREADS, os.cpu_count() or 1)), "faces")
-
-
-@contextmanager
-def working_threads(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """`start_threads`, ended with the block: what has not begun is cancelled, what has is waited for."""
-    pool = start_threads(count, name)
-    try:
-        yield pool
-    finally:
-        with uninterrupted():
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def start_threads(count: int, name: str, *, cores: int = 1) -> ThreadPoolExecutor:

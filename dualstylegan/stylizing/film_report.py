@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +26,7 @@ class FilmReport:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     strips: list[tuple[int, Row]] = field(default_factory=list)  # (frame, before and after)
-    cpu_s: Counter[str] = field(default_factory=Counter)  # by stage: its own thread's CPU time
+    cpu_s: dict[str, float] = field(default_factory=dict)  # by stage: its own thread's CPU time
 
     @property
     def frames_per_s(self) -> float:

@@ -36,7 +36,7 @@ from dualstylegan.media.film.video import Film, FilmFrame, FilmWriter, forget_pa
 from dualstylegan.media.images import from_tensor
 from dualstylegan.networks.stylegan2 import Box
 from dualstylegan.runtime.files import whole_file
-from dualstylegan.runtime.stages import Channel, Line
+from dualstylegan.runtime.line import Channel, Line
 from dualstylegan.stylizing.film_report import FilmReport
 from dualstylegan.stylizing.moments import (
     Moment,

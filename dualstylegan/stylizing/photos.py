@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from dualstylegan.media.images import Picture, from_tensor, write_picture
 from dualstylegan.media.tasks import Task
 from dualstylegan.media.tiff import holds_pages, read_pages, write_pages
 from dualstylegan.runtime.files import whole_file
-from dualstylegan.runtime.pipeline import BUDGET_BYTES, WriteBehind, read_ahead
+from dualstylegan.runtime.line import BUDGET_BYTES, Behind, Line
 from dualstylegan.stylizing.scene import Scene
 from dualstylegan.stylizing.sheets import STRIP_PX, Row, beside, small
 from dualstylegan.stylizing.style_set import StyleSet
@@ -108,17 +107,17 @@ class PhotoLine:
         self.add_strip, self.strip_keeps = add_strip, strip_keeps
         self.waiting: list[_Photo] = []  # whose faces do not fill a batch yet
         self.warned_of_size = False
-        self.writer: WriteBehind[tuple[_Photo, int], _Written]
+        self.writer: Behind[tuple[_Photo, int], _Written]
 
     def run(self, tasks: Iterable[StyleTask]) -> Iterator[Event]:
         """Every task ends as one event; one bad picture stops nothing."""
-        with WriteBehind() as self.writer:
-            with closing(read_ahead(tasks, lambda task: read_pages(task.source.path), nbytes=_nbytes)) as pictures:
-                for group in _groups(pictures):
-                    yield from self._take_in(group)
-                    if self._is_full():
-                        yield from self._restyle_waiting()
-                    yield from self._end(self.writer.finished())
+        with Line() as line:
+            self.writer = line.behind("write")
+            for group in _groups(line.each(tasks, lambda task: read_pages(task.source.path), "read", nbytes=_nbytes)):
+                yield from self._take_in(group)
+                if self._is_full():
+                    yield from self._restyle_waiting()
+                yield from self._end(self.writer.finished())
             yield from self._restyle_waiting()
             yield from self._end(self.writer.drain())
 

@@ -9,8 +9,6 @@ real batches.
 from __future__ import annotations
 
 import os
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,9 +21,8 @@ from dualstylegan.errors import DualStyleGANError, TrainingError
 from dualstylegan.events import Event
 from dualstylegan.runtime.devices import is_out_of_memory
 from dualstylegan.runtime.files import is_about_room
-from dualstylegan.runtime.interrupts import uninterrupted
+from dualstylegan.runtime.line import Line
 from dualstylegan.runtime.processes import Processes
-from dualstylegan.runtime.threads import working_threads
 from dualstylegan.training.results import PortraitResults
 
 MOST_ROWS = 16  # on a device; more hardly go faster, and a kill costs more
@@ -202,50 +199,27 @@ def one_per_thread(
     that runs out of memory ends, and what is left then goes to half as many.
     """
     waiting, again = deque(rows), []
-    threads = started = min(threads, len(rows))
-    reports: queue.SimpleQueue[Report | BaseException | None] = queue.SimpleQueue()
-    over = threading.Event()
+    threads = min(threads, len(rows))
 
-    def run() -> None:
-        try:
-            while not over.is_set():
-                try:
-                    row = waiting.popleft()
-                except IndexError:
-                    break
-                try:
-                    for report in work([row]):
-                        reports.put(report)
-                        if over.is_set():
-                            break
-                except RuntimeError as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    again.append(row)
-                    break
-        except BaseException as error:
-            reports.put(error)
-        finally:
-            reports.put(None)
+    def fits() -> Iterator[Report]:
+        while waiting:
+            try:
+                row = waiting.popleft()
+            except IndexError:
+                return  # another thread was quicker
+            try:
+                yield from work([row])
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                again.append(row)
+                return
 
-    with working_threads(threads, "fit") as pool:
-        try:
-            with uninterrupted():
-                for _ in range(threads):
-                    pool.submit(run)
-            while threads:
-                report = reports.get()
-                if isinstance(report, BaseException):
-                    raise report
-                if report is None:
-                    threads -= 1
-                else:
-                    yield report
-        finally:
-            over.set()
+    with Line() as line:
+        yield from line.merged([fits() for _ in range(threads)], "fit", line.channel(lambda report: 0))
 
     left = again + list(waiting)
-    if left and started == 1:
+    if left and threads == 1:
         raise TrainingError(TOO_LITTLE_MEMORY)
     if left:
-        yield from one_per_thread(left, started // 2, work)
+        yield from one_per_thread(left, threads // 2, work)
