@@ -18,7 +18,6 @@ Scene = Literal["auto", "keep", "tone", "paint"]
 StyleScene = Literal["keep", "tone", "paint"]  # that a style may ask for
 Surface = Literal["oil", "hatch", "flat"]
 
-ALIGNMENTS: tuple[str, ...] = get_args(Alignment)
 DETECTORS: tuple[str, ...] = get_args(Detector)
 FACES: tuple[str, ...] = get_args(Faces)
 FINISHES: tuple[str, ...] = get_args(Finish)

@@ -385,7 +385,7 @@ class Training:
         self._seed("transfer")
         settings, device = self.recipe.transfer, self.processes.device
         _, intrinsic, extrinsic = self.codes
-        before = self.base.pretrain
+        before = self.base.stage_two
         stage = TransferStage(
             self.base.dualstyle().to(device),  # averaged: so the average of stage III begins with that of stage II
             self._adversary(settings, before and before.discriminator),
@@ -465,7 +465,7 @@ class Training:
         else:
             base = self.base
             base.extrinsic = self.folder.snapshot("pretrain", self.from_step)["extrinsic"]
-            base.pretrain = self._stage_two()
+            base.stage_two = self._stage_two()
             made = save_base(self.folder.base, base)
         yield Event("done", self.verb, stage="bundle", output=str(made))
 

@@ -147,12 +147,12 @@ def test_a_base_and_its_half_precision_copy_are_the_same_base(tmp_path, base):
 def test_half_precision_spares_what_optimisers_remember(tmp_path, base):
     squares = torch.full((4, 4), 1e-12)  # zero in half precision
     moments = {"w.exp_avg": squares, "w.exp_avg_sq": squares * 2, "w.step": torch.tensor(3600.0)}
-    base.pretrain = StageTwo(base.discriminator.state_dict(), base.extrinsic, moments, path_mean=0.25)
-    back = load_base(save_base(tmp_path / "base", base, half=("pretrain",))).pretrain
+    base.stage_two = StageTwo(base.discriminator.state_dict(), base.extrinsic, moments, path_mean=0.25)
+    back = load_base(save_base(tmp_path / "base", base, half=("pretrain",))).stage_two
     assert back.path_mean == 0.25 and back.discriminator_moments == {}
     assert all(torch.equal(back.extrinsic_moments[key], tensor) for key, tensor in moments.items())
     assert all(torch.allclose(back.extrinsic[key], base.extrinsic[key], rtol=1e-3, atol=1e-6) for key in base.extrinsic)
-    assert load_base(tmp_path / "base", parts=()).pretrain is None
+    assert load_base(tmp_path / "base", parts=()).stage_two is None
 
 
 @torch.no_grad()

@@ -285,7 +285,7 @@ def test_the_base_comes_with_all_that_training_starts_from(downloads, release, m
     told = []
     outcome(convert.pull_base("ffhq"), lambda event: told.append(event.message))
     base = load_base("ffhq")
-    assert set(base.pretrain.extrinsic) == set(base.extrinsic) and set(base.pretrain.discriminator) == {"logit.bias"}
+    assert set(base.stage_two.extrinsic) == set(base.extrinsic) and set(base.stage_two.discriminator) == {"logit.bias"}
     assert base.discriminator is not None  # fine-tuning starts from g's own
     assert [line for line in told if "optimisers that do not fit" in line]
     assert set(base.extrinsic) == set(Released.extrinsic)

@@ -133,9 +133,9 @@ def runs(tmp_path) -> Path:
     discriminator = Discriminator(base.generator.size, channels=base.generator.channels)
     path = DualStyleGAN(base.generator).extrinsic_state()
     moments = {f"{name}.exp_avg": tensor.clone() for name, tensor in path.items()}
-    pretrain = StageTwo(discriminator.state_dict(), path, moments)
+    stage_two = StageTwo(discriminator.state_dict(), path, moments)
     header = base.header | {"name": "mini"}
-    whole = replace(base, header=header, discriminator=discriminator, extrinsic=path, pretrain=pretrain)
+    whole = replace(base, header=header, discriminator=discriminator, extrinsic=path, stage_two=stage_two)
     save_base(runs / "mini" / "base", whole)
     style = load_style(made)
     style.base_folder, style.thumbnails = runs / "mini" / "base", [Image.new("RGB", (64, 64))] * 3
@@ -180,9 +180,9 @@ def figures_of(package: Path, **changes) -> dict:
 def test_a_base_is_embedded_with_what_training_needs_and_without_what_it_does_not(runs, package):
     base, before = load_base("mini"), load_base(runs / "mini")
     assert base.header["sha256"] == before.header["sha256"]
-    assert base.pretrain.discriminator.keys() == before.pretrain.discriminator.keys()
-    assert base.pretrain.extrinsic is None
-    assert base.pretrain.extrinsic_moments == {}
+    assert base.stage_two.discriminator.keys() == before.stage_two.discriminator.keys()
+    assert base.stage_two.extrinsic is None
+    assert base.stage_two.extrinsic_moments == {}
     assert base.header["held_out"] == ["c.jpg"]
     assert base.header["training"]["stages"] == {"base1": {"steps": 4, "images": 1240, "seconds": 7200}}
 

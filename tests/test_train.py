@@ -76,7 +76,7 @@ def test_a_base_keeps_gs_own_discriminator_beside_stage_twos_end(trained):
     base, run = load_base(trained / "base"), RunFolder(trained / "base")
     own, end = run.snapshot("base2")["adversary"]["network"], run.last_checkpoint("pretrain").state
     assert all(torch.equal(tensor, own[name]) for name, tensor in base.discriminator.state_dict().items())
-    kept = base.pretrain
+    kept = base.stage_two
     for ours, saved in (
         (kept.discriminator, end["stage"]["adversary"]["network"]),
         (kept.extrinsic, end["stage"]["extrinsic"]),
@@ -90,9 +90,9 @@ def test_a_base_keeps_gs_own_discriminator_beside_stage_twos_end(trained):
 def test_stage_three_goes_on_where_stage_two_stopped_if_the_base_says_where(trained, has_pretrain):
     training = Training(load_recipe(trained / "style.toml"), RunFolder(trained / "style"), Processes())
     begun, base = [], training.base
-    before, average = base.pretrain, {name: tensor.clone() for name, tensor in base.extrinsic.items()}
+    before, average = base.stage_two, {name: tensor.clone() for name, tensor in base.extrinsic.items()}
     if not has_pretrain:
-        base.pretrain = None
+        base.stage_two = None
     training._train = lambda stage: begun.append(stage) or ()
     list(training.transfer())
     (stage,) = begun

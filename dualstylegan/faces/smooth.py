@@ -320,7 +320,6 @@ class _Window(Generic[Sample]):
         self.lag = lag
         self._frames: dict[int, tuple[FrameFaces, int, dict[int, Sample]]] = {}  # by time; with the shot's number
         self._pushed = self._given = self._shot = 0
-        self._is_over = False
 
     def push(self, frame: FrameFaces, samples: dict[int, Sample]) -> None:
         self._shot += frame.cut
@@ -335,7 +334,6 @@ class _Window(Generic[Sample]):
             self._frames.pop(self._given - self.lag - 1, None)
 
     def rest(self) -> Iterator[int]:
-        self._is_over = True
         while self._given < self._pushed:
             yield self._given
             self._given += 1

@@ -90,7 +90,6 @@ class FaceTracker:
         self.detect_every = detect_every
         self.embedder = embedder
         self.cuts = 0
-        self.detections = 0  # frames that the detector has looked at
         self._confirmed: set[int] = set()
         self._cut_finder = CutFinder()
         self._tracks: list[_Track] = []
@@ -152,11 +151,9 @@ class FaceTracker:
             self._glances = 0
             return self._find([frame])[0]
         self._glances += 1
-        self.detections += 1
         return self.detector.glance([frame], GLANCE * min(track.face.width for track in self._tracks))[0]
 
     def _find(self, frames: list[np.ndarray]) -> list[list[Face]]:
-        self.detections += len(frames)
         return self.detector.find(frames) if frames else []
 
     def _begin_shot(self, cut: Cut) -> None:

@@ -39,7 +39,7 @@ class Base:
     """A face generator and what was trained with it. Networks are in evaluation mode, on the CPU.
 
     `discriminator` is the one trained with g, from which g is fine-tuned. `extrinsic` is the state of stage II's
-    extrinsic path, averaged, for `DualStyleGAN.load_extrinsic_state`; `pretrain` is what stage III needs beside it.
+    extrinsic path, averaged, for `DualStyleGAN.load_extrinsic_state`; `stage_two` is what stage III needs beside it.
     Without that, or with its moments emptied to save room, stage III starts from the average and fresh optimisers.
     """
 
@@ -51,7 +51,7 @@ class Base:
     prior: Prior | None = None
     encoder_wplus: Encoder | None = None
     folder: Path | None = None
-    pretrain: StageTwo | None = None
+    stage_two: StageTwo | None = None
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ def read_base(folder: Path, *, parts: Collection[str] | None = None) -> Base:
         state = part(name)
         return None if state is None else build(factory, state, f"{folder / name}.safetensors")
 
-    pretrain = part("pretrain")
+    stage_two = part("pretrain")
     generator = build(lambda: new_generator(header), read_part(folder, "generator", header), str(folder))
     encoder = network("encoder", lambda: new_encoder(header["encoder"], header))
     if isinstance(encoder, ResidualEncoder):
@@ -97,7 +97,7 @@ def read_base(folder: Path, *, parts: Collection[str] | None = None) -> Base:
         read_prior(header, part("prior") or {}) if parts is None or "prior" in parts else None,
         network("encoder_wplus", lambda: new_encoder(header["encoder_wplus"], header)),
         folder,
-        None if pretrain is None else StageTwo.of(pretrain),
+        None if stage_two is None else StageTwo.of(stage_two),
     )
 
 
@@ -130,8 +130,8 @@ def save_base(folder: str | Path, base: Base, *, half: Iterable[str] = ()) -> Pa
         parts["discriminator"] = base.discriminator.state_dict()
     if base.extrinsic is not None:
         parts["extrinsic"] = base.extrinsic
-    if base.pretrain is not None:
-        parts["pretrain"] = base.pretrain.tensors()
+    if base.stage_two is not None:
+        parts["pretrain"] = base.stage_two.tensors()
     prior = base.prior or GaussianPrior()
     header["prior"] = prior.settings()
     if prior.tensors():

@@ -141,7 +141,7 @@ def pull_base(name: str, terms: Terms = USUAL) -> Making:
             load_encoder(files["encoder"], space="z+"),
             pretrained.extrinsic,
             GaussianPrior(),
-            pretrain=stage_two,
+            stage_two=stage_two,
         )
         return save_base(target, base)
 

@@ -24,7 +24,7 @@ PAUSE_S = 0.5  # doubled after every such attempt
 
 
 @dataclass(frozen=True)
-class Source:
+class Served:
     """Where a file is, and what its server says of it before it comes."""
 
     url: str
@@ -47,7 +47,7 @@ class _Restart(Exception):
 
 
 def download(
-    source: Source, target: Path, *, sha256: str | None = None
+    source: Served, target: Path, *, sha256: str | None = None
 ) -> Generator[tuple[int, int | None], None, str]:
     """Fetch a file to `target`, which appears only once it is whole and its hash is right. Returns its sha256.
 
@@ -76,7 +76,7 @@ def download(
         raise DownloadError(f"{target} could not be written: {reason_of(error)}.") from None
 
 
-def _stream(source: Source, part: Path) -> Steps:
+def _stream(source: Served, part: Path) -> Steps:
     """Append to `part` until it is whole, going on where a cut connection left it. Raises DownloadError."""
     idle = 0
     while True:
@@ -107,7 +107,7 @@ def _stream(source: Source, part: Path) -> Steps:
         time.sleep(PAUSE_S * 2 ** max(0, idle - 1))
 
 
-def _append(source: Source, part: Path, have: int) -> Steps:
+def _append(source: Served, part: Path, have: int) -> Steps:
     """One request for what is missing behind `have` bytes. True when the file is whole, False when it was cut short."""
     headers = {"User-Agent": "dsg", "Accept-Encoding": "identity"}
     if have:

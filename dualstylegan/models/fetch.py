@@ -21,7 +21,7 @@ from dualstylegan.errors import DownloadError, OfflineError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.models import zoo
 from dualstylegan.models.cache import cache_home, holding, is_offline
-from dualstylegan.models.download import TIMEOUT_S, Source, download, reason_of
+from dualstylegan.models.download import TIMEOUT_S, Served, download, reason_of
 from dualstylegan.models.zoo import RemoteFile, entry
 from dualstylegan.runtime.files import whole_file
 
@@ -101,7 +101,7 @@ def _download(file: RemoteFile, target: Path, terms: Terms) -> Iterator[Event]:
     raise failures[0]
 
 
-def _refuse_changed(source: Source, file: RemoteFile, before: dict[str, Any] | None) -> None:
+def _refuse_changed(source: Served, file: RemoteFile, before: dict[str, Any] | None) -> None:
     """Raises DownloadError where the server says before anything comes that it has another file now."""
     if source.sha256 and file.sha256 and not source.sha256.startswith(file.sha256):
         raise DownloadError(f"{source.url} is no longer the file the zoo knows (sha256 {source.sha256[:12]}).")
@@ -126,14 +126,14 @@ def _reported(steps: Generator[tuple[int, int | None], None, str], name: str, ve
             yield Event("progress", verb, stage=f"{name} (MB)", current=math.ceil(done / 1e6), total=whole)
 
 
-def _sources(file: RemoteFile) -> Iterator[Callable[[], Source]]:
+def _sources(file: RemoteFile) -> Iterator[Callable[[], Served]]:
     if file.repository and file.path:
         yield partial(_on_the_hub, file.repository, file.path, file.revision)
     for url in file.mirrors:
-        yield partial(Source, url)
+        yield partial(Served, url)
 
 
-def _on_the_hub(repository: str, path: str, revision: str) -> Source:
+def _on_the_hub(repository: str, path: str, revision: str) -> Served:
     """A file's address, size and hash as the hub gives them. Raises DownloadError."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
@@ -143,7 +143,7 @@ def _on_the_hub(repository: str, path: str, revision: str) -> Source:
         metadata = get_hf_file_metadata(url, timeout=TIMEOUT_S, endpoint=endpoint)
     except Exception as error:  # the hub's HTTP client, and so its errors, changed between versions
         raise DownloadError(f"{url}: {reason_of(error)}; check the connection and try again.") from None
-    return Source(url, metadata.size, metadata.etag, metadata.commit_hash)
+    return Served(url, metadata.size, metadata.etag, metadata.commit_hash)
 
 
 # What came, the first time
@@ -166,7 +166,7 @@ def _key(target: Path) -> str:
     return f"{target.parent.name}/{target.name}"
 
 
-def _remember(target: Path, source: Source, sha256: str, terms: Terms) -> Iterator[Event]:
+def _remember(target: Path, source: Served, sha256: str, terms: Terms) -> Iterator[Event]:
     now = {
         "sha256": sha256,
         "size": target.stat().st_size,

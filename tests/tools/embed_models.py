@@ -88,8 +88,8 @@ def embed_base(run: Path, place: Path) -> Path:
         "held_out": [portrait.name for portrait in prepared.held_out],
         "training": training_of(run, len(prepared.training)),
     }
-    pretrain = base.pretrain and StageTwo(base.pretrain.discriminator)
-    small = replace(base, header=header, pretrain=pretrain, encoder_wplus=None)
+    stage_two = base.stage_two and StageTwo(base.stage_two.discriminator)
+    small = replace(base, header=header, stage_two=stage_two, encoder_wplus=None)
     save_base(place, small, half=BASE_PARTS)
     demand_alike(str(run), pictures_of_base(base), pictures_of_base(load_base(place)))
     return place

@@ -62,10 +62,6 @@ class FilmInfo:
     def is_hdr(self) -> bool:
         return self.color.is_hdr
 
-    @property
-    def has_range(self) -> bool:
-        return self.start_s > 0 or self.end_s is not None or self.max_frames is not None
-
     @classmethod
     def drawn(cls, path: str | os.PathLike, width: int, height: int, fps: float = 25.0) -> FilmInfo:
         """Of a film that is made from nothing: square samples, BT.709, silent."""
