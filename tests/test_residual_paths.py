@@ -19,12 +19,12 @@ from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
 from dualstylegan.recipe import build_recipe, load_recipe
 from dualstylegan.runtime.processes import Processes
-from dualstylegan.train import Training
 from dualstylegan.training.check import check_batches
 from dualstylegan.training.comparison import compare_with
 from dualstylegan.training.losses import correspondence_loss
 from dualstylegan.training.perception import load_perception
 from dualstylegan.training.run import RunFolder
+from dualstylegan.training.stages import Stages
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -110,14 +110,14 @@ def test_a_path_starts_near_no_change_and_is_told_by_features_alone(kind):
 
 def test_training_a_path_leaves_g_as_it_was_and_moves_every_path(experiment):
     recipe, run = experiment
-    training = Training(load_recipe(recipe), RunFolder(run), Processes())
+    training = Stages(load_recipe(recipe), RunFolder(run), Processes())
     for kind in PATHS:
         torch.manual_seed(0)
         before = PathedGenerator(training.base.generator, kind).paths
         learned = RunFolder(run).snapshot(kind)["paths"]
         assert learned.keys() == before.state_dict().keys()
         assert all(torch.isfinite(tensor).all() for tensor in learned.values())
-        pathed = training._finetuned(kind)
+        pathed = training.rival(kind)
         assert all(torch.equal(a, b) for a, b in zip(pathed.paths.state_dict().values(), learned.values(), strict=True))
         assert not any(key.startswith("generator") for key in learned)
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,11 +65,8 @@ class PreparedPortraits:
 
 
 def prepare_portraits(
-    data: Data,
-    folder: Path,
-    size: int,
-    processes: Processes | None = None,
-) -> Iterator[Event]:
+    data: Data, folder: Path, size: int, processes: Processes | None = None
+) -> Generator[Event, None, PreparedPortraits]:
     """Align this process's share of the portraits into `folder` as PNG of `size` px; the generator's value is a
     PreparedPortraits, the same in every process. Raises TrainingError, one line, when there is no folder or too few
     portraits are left.

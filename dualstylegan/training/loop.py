@@ -47,7 +47,9 @@ class Stage(Protocol):
     steps: int
     batch: int  # effective: samples of one step, over all processes
     accumulation: int
-    phases: Sequence[Phase]
+
+    @property
+    def phases(self) -> Sequence[Phase]: ...
 
     def after(self, step: int) -> dict[str, float]:
         """Once all phases of a step are done: average weights, adapt p. Returns figures for the log."""

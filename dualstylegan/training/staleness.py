@@ -19,6 +19,11 @@ CHANGE_NOTHING = {"batch", "count", "source", "licence", "min_images"}
 Settings = dict[str, Any]
 
 
+def place_of(stage: str, from_step: int | None) -> str:
+    """The name under which a stage's files lie: what follows an earlier snapshot lies apart."""
+    return f"{stage}-{from_step:06d}" if from_step and stage in FINAL else stage
+
+
 def settings_of(recipe: Recipe, stage: str, *, base: str | None = None, from_step: int | None = None) -> Settings:
     """All that decides what a stage makes, as JSON values: its own section and those before it, and the base's hash."""
     if stage == "bundle":
