@@ -51,7 +51,6 @@ def search(
     nets: MTCNN,
     picture: Image.Image,
     min_face: float,
-    thresholds: Sequence[float] = THRESHOLDS,
     *,
     tilts: Sequence[float] = (),
     tilted_score: float = 0.0,
@@ -63,22 +62,20 @@ def search(
     """
     base = resized(picture, min(1.0, OUTPUT_SIZE / min_face))  # of the smallest face no network sees more than 48 px
     scale = picture.width / base.width
-    found = _cascade(nets, base, min_face / scale, thresholds)
+    found = _cascade(nets, base, min_face / scale)
     for tilt in tilts:
         if not len(found):
-            found = _tilted(nets, base, min_face / scale, thresholds, tilt, tilted_score)
+            found = _tilted(nets, base, min_face / scale, tilt, tilted_score)
     return found.moved(np.eye(2), np.zeros(2), scale)
 
 
-def _cascade(nets: MTCNN, base: Image.Image, min_face: float, thresholds: Sequence[float]) -> Found:
-    boxes = _propose(nets, base, min_face, thresholds[0])
-    boxes = _refine(nets, base, boxes, thresholds[1])
-    return _finish(nets, base, boxes, thresholds[2])
+def _cascade(nets: MTCNN, base: Image.Image, min_face: float) -> Found:
+    boxes = _propose(nets, base, min_face, THRESHOLDS[0])
+    boxes = _refine(nets, base, boxes, THRESHOLDS[1])
+    return _finish(nets, base, boxes, THRESHOLDS[2])
 
 
-def _tilted(
-    nets: MTCNN, base: Image.Image, min_face: float, thresholds: Sequence[float], degrees: float, score: float
-) -> Found:
+def _tilted(nets: MTCNN, base: Image.Image, min_face: float, degrees: float, score: float) -> Found:
     """What is found in the picture turned; a long one is turned piece by piece, as most of the square around it would
     be empty. A face that lies across the end of a piece is whole in the next."""
     angle = np.deg2rad(degrees)
@@ -92,7 +89,7 @@ def _tilted(
         piece = base.crop((left, top, right, bottom)).rotate(
             degrees, Image.Resampling.BILINEAR, expand=True, fillcolor=(128,) * 3
         )
-        seen = _cascade(nets, piece, min_face, thresholds)
+        seen = _cascade(nets, piece, min_face)
         middle, turned = (np.array(box[:2]) + box[2:]) / 2, np.array(piece.size) / 2
         found.append(seen.moved(back, middle - turned @ back.T))
     parts = (np.concatenate([getattr(one, name) for one in found]) for name in ("boxes", "scores", "points"))

@@ -40,26 +40,15 @@ class Animation(Stills):
         except BaseException:
             self.close()
             raise
-        image, first = self._image, self._first
-        count = self._counted(self._said() if self._start_s == 0 and self._end_s is None else None)
-        duration = first.duration or _UNSAID_MS
-        self.info = FilmInfo(
-            path,
-            first.pixels.shape[1],
-            first.pixels.shape[0],
-            self._base(),
-            Fraction(1000, duration),
-            count,
-            None if count is None else count * duration / 1000,
-            pix_fmt="rgba" if first.source.alpha is not None else "rgb24",
-            codec=(image.format or "").lower(),
-            alpha=first.source.alpha is not None,
+        first = self._first
+        self.info = self._about(
+            Fraction(1000, first.duration or _UNSAID_MS),
+            self._said() if self._start_s == 0 and self._end_s is None else None,
+            pix_fmt="rgb24" if first.source.alpha is None else "rgba",
+            codec=(self._image.format or "").lower(),
             kind="animation",
             loop=self._loop(),
             kept=self._kept(),
-            start_s=self._start_s,
-            end_s=self._end_s,
-            max_frames=self._most,
         )
 
     def close(self) -> None:

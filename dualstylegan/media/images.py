@@ -15,7 +15,7 @@ import os
 import struct
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError, features
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.media.exif import exif_for, exif_of
@@ -169,7 +169,8 @@ def as_picture(image: Image.Image | np.ndarray) -> Picture:
 
 def _from_pillow(image: Image.Image, words: Mapping[bytes, bytes] | None = None) -> Picture:
     kept = {"icc": image.info.get("icc_profile"), "exif": exif_of(image), "dpi": image.info.get("dpi")}
-    image = _upright(image)
+    with suppress(Exception):  # a broken EXIF block does not make the pixels unreadable
+        ImageOps.exif_transpose(image, in_place=True)
     kept["stored"] = image if image.mode in _OF_TIFF else None
     alpha = None
     if image.has_transparency_data:
@@ -223,28 +224,6 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-# --- orientation and EXIF
-
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # a broken EXIF block does not make the pixels unreadable
-        return image
-    return image if turn is None else image.transpose(turn)
-
-
 # --- colour spaces
 
 
@@ -276,11 +255,7 @@ def _in_own_space(pixels: np.ndarray, like: Picture) -> tuple[Image.Image, bool]
 
 
 def write_picture(
-    path: str | os.PathLike,
-    picture: Picture | np.ndarray | Image.Image,
-    *,
-    like: Picture | None = None,
-    quality: int = JPEG_QUALITY,
+    path: str | os.PathLike, picture: Picture | np.ndarray | Image.Image, *, like: Picture | None = None
 ) -> None:
     """Write a Picture, or pixels uint8 (H, W, 3) sRGB, in the format `path`'s suffix names; whole or not at all.
 
@@ -295,7 +270,7 @@ def write_picture(
         pixels = picture.pixels
     else:
         pixels = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
-    image, options = ready_for(form, pixels, Picture(pixels) if like is None else like, quality)
+    image, options = ready_for(form, pixels, Picture(pixels) if like is None else like)
     with whole_file(path) as temporary:
         try:
             _save(image, temporary, form, options)
@@ -306,9 +281,7 @@ def write_picture(
             raise DualStyleGANError(f"Cannot write {path} ({size}) as {form}: {error}.") from error
 
 
-def ready_for(
-    form: str, pixels: np.ndarray | None, like: Picture, quality: int = JPEG_QUALITY
-) -> tuple[Image.Image, dict[str, Any]]:
+def ready_for(form: str, pixels: np.ndarray | None, like: Picture) -> tuple[Image.Image, dict[str, Any]]:
     """What Pillow saves in a format, and with what: `pixels` uint8 (H, W, 3) sRGB, made of `like`. None: as it was."""
     as_stored = pixels is None and form == "TIFF" and like.stored is not None
     pixels = like.pixels if pixels is None else pixels
@@ -335,8 +308,6 @@ def ready_for(
         image, extra["transparency"] = with_palette(image)
     if form == "WEBP" and like.lossless:
         extra = {"lossless": True, "exact": True, "quality": 50, "method": 2}
-    elif "quality" in extra:
-        extra["quality"] = quality
     if form in _WITH_PROFILE:
         extra["icc_profile"] = like.profile if own else like.profile and srgb_profile()
     if form == "PNG" and own and like.words:
@@ -406,10 +377,9 @@ def format_of(path: Path) -> str:
 # --- tensors
 
 
-def to_tensor(pixels: np.ndarray, device: torch.device | str | None = None) -> torch.Tensor:
+def to_tensor(pixels: np.ndarray) -> torch.Tensor:
     """uint8 (H, W, 3) or (B, H, W, 3) to float32 (3, H, W) or (B, 3, H, W) in [-1, 1]."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
-    return tensor.movedim(-1, -3).contiguous().float().div_(127.5).sub_(1)
+    return torch.from_numpy(np.ascontiguousarray(pixels)).movedim(-1, -3).contiguous().float().div_(127.5).sub_(1)
 
 
 def from_tensor(image: torch.Tensor) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,8 +69,13 @@ class Stills(Film):
                 return
             yield frame
 
-    def _counted(self, whole: int | None) -> int | None:
-        return whole if self._most is None else self._most if whole is None else min(whole, self._most)
+    def _about(self, rate: Fraction, whole: int | None, **own: Any) -> FilmInfo:
+        """What is said of a film at `rate`, `whole` frames long as far as is known."""
+        count = whole if self._most is None else self._most if whole is None else min(whole, self._most)
+        (height, width), seconds = self._first.pixels.shape[:2], None if count is None else float(count / rate)
+        part: dict[str, Any] = {"start_s": self._start_s, "end_s": self._end_s, "max_frames": self._most}
+        alpha = self._first.source.alpha is not None
+        return FilmInfo(self._path, width, height, self._base(), rate, count, seconds, alpha=alpha, **part, **own)
 
 
 class NumberedFrames(Stills):
@@ -84,28 +90,14 @@ class NumberedFrames(Stills):
             raise BadFileError(f"{path} is a folder, but not one of numbered frames (000001.png, 000002.png, ...).")
         self._paths = paths
         self._open()
-        first = self._first
         start = round(self._start_s * FRAME_RATE)
         end = len(paths) if self._end_s is None else min(len(paths), round(self._end_s * FRAME_RATE))
-        count = self._counted(max(0, end - start))
-        deep = first.source.deep is not None
-        self.info = FilmInfo(
-            path,
-            first.pixels.shape[1],
-            first.pixels.shape[0],
-            self._base(),
-            FRAME_RATE,
-            count,
-            float(count / FRAME_RATE),
-            pix_fmt=("rgba64le" if first.source.alpha is not None else "rgb48le") if deep else "rgb24",
-            bit_depth=16 if deep else 8,
-            codec=paths[0].suffix.lower().removeprefix("."),
-            alpha=first.source.alpha is not None,
-            kind="frames",
-            start_s=self._start_s,
-            end_s=self._end_s,
-            max_frames=self._most,
-        )
+        first = self._first.source
+        depth: dict[str, Any] = {}
+        if first.deep is not None:
+            depth = {"pix_fmt": "rgb48le" if first.alpha is None else "rgba64le", "bit_depth": 16}
+        codec = paths[0].suffix.lower().removeprefix(".")
+        self.info = self._about(FRAME_RATE, max(0, end - start), kind="frames", codec=codec, **depth)
 
     def _base(self) -> Fraction:
         return 1 / FRAME_RATE

@@ -10,8 +10,7 @@ would otherwise take up the portrait's texture.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +20,6 @@ from torch import Tensor
 
 from dualstylegan.errors import UsageError
 from dualstylegan.events import Event
-from dualstylegan.media.images import from_tensor
-from dualstylegan.media.sheets import strip
 from dualstylegan.models.build import Encoder
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Destylize
@@ -30,20 +27,15 @@ from dualstylegan.runtime.processes import Processes
 from dualstylegan.training import losses
 from dualstylegan.training.fitting import fit_portraits
 from dualstylegan.training.intrinsic import encode
-from dualstylegan.training.optimize import (
-    RateSchedule,
-    frozen,
-    optimize_rows,
-    portrait_noise,
-)
+from dualstylegan.training.optimize import RateSchedule, frozen, optimize_rows, portrait_noise
 from dualstylegan.training.perception import Perception
-from dualstylegan.training.portraits import Portrait, load_portrait, preview
-from dualstylegan.training.results import PortraitResults, fingerprint, network_fingerprint
+from dualstylegan.training.portraits import load_portrait, preview
+from dualstylegan.training.results import PortraitResults, fingerprints, network_fingerprint
 
 
 def destylize_portraits(
     folder: Path,
-    portraits: Sequence[Portrait | tuple[str, Path]],
+    portraits: Sequence[tuple[str, Path]],
     *,
     generator: Generator,
     finetuned: Generator,
@@ -64,11 +56,10 @@ def destylize_portraits(
     _demand_fitting_encoder(encoder, generator)
     processes = processes or Processes(verb="destylize")
     results = PortraitResults(folder)
-    paths = {name: Path(path) for name, path in portraits}
-    mine = processes.share(sorted(paths))
-    marks = _fingerprints(
-        mine, paths, settings, seed, network_fingerprint(generator, finetuned, encoder), perception.names
-    )
+    paths = dict(processes.share(sorted(portraits)))
+    # The batch does not change the codes, so a batch halved for memory may go on with what is there.
+    networks, judges = network_fingerprint(generator, finetuned, encoder), sorted(perception.names.items())
+    marks = fingerprints(paths, replace(settings, batch=0), seed, networks, judges)
 
     def fit_of(part: Sequence[str]) -> _PortraitFit:
         images = torch.stack([load_portrait(paths[name], generator.size) for name in part]).to(processes.device)
@@ -158,33 +149,10 @@ def read_codes(folder: Path, names: Sequence[str] | None = None) -> tuple[list[s
     return names, results.stack(names, "intrinsic"), results.stack(names, "extrinsic")
 
 
-def destylization_grid(folder: Path, portraits: Sequence[Portrait | tuple[str, Path]], *, most: int = 8) -> np.ndarray:
-    """Portrait, E's reconstruction, g' fit, destylized face, a row each for up to `most` portraits, evenly chosen."""
-    results = PortraitResults(folder)
-    paths = {name: Path(path) for name, path in portraits}
-    ordered = [(name, paths[name]) for name in results.without_left_out(sorted(paths))]
-    chosen = [ordered[i] for i in sorted({round(i) for i in np.linspace(0, len(ordered) - 1, min(most, len(ordered)))})]
-    rows = []
-    for name, path in chosen:
-        previews = results.read(name, ["reconstruction_preview", "fit_preview", "face_preview"])
-        size = previews["fit_preview"].shape[-1]
-        pictures = [from_tensor(load_portrait(path, size))]
-        rows.append(pictures + [preview.permute(1, 2, 0).numpy() for preview in previews.values()])
-    labels = ["portrait", "E's reconstruction", "g' fit", "destylized face"]
-    return strip(*rows, labels=labels, row_labels=[name for name, _ in chosen], height_px=max(128, rows[0][1].shape[0]))
-
-
-def _fingerprints(
-    names: Sequence[str],
-    paths: Mapping[str, Path],
-    settings: Destylize,
-    seed: int,
-    networks: str,
-    judges: Mapping[str, str],
-) -> dict[str, str]:
-    # The batch does not change the codes, so a batch halved for memory may go on with what is there.
-    shared = (replace(settings, batch=0), seed, networks, sorted(judges.items()))
-    return {name: fingerprint(*shared, name, hashlib.sha256(paths[name].read_bytes()).digest()) for name in names}
+def destylization_grid(folder: Path, portraits: Iterable[tuple[str, Path]], *, most: int = 8) -> np.ndarray:
+    """Portrait, E's reconstruction, g' fit, destylized face: a row each for up to `most` portraits, evenly chosen."""
+    shown = {"E's reconstruction": "reconstruction", "g' fit": "fit", "destylized face": "face"}
+    return PortraitResults(folder).grid(portraits, {label: f"{key}_preview" for label, key in shown.items()}, most)
 
 
 def _demand_fitting_encoder(encoder: Encoder, generator: Generator) -> None:

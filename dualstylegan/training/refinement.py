@@ -7,8 +7,7 @@ structure rows slowly, lest faces deform, colour rows faster.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from torch import Tensor
 from dualstylegan.choices import STRUCTURE_ROWS
 from dualstylegan.errors import TrainingError
 from dualstylegan.events import Event
-from dualstylegan.media.images import from_tensor
-from dualstylegan.media.sheets import strip
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Refine
 from dualstylegan.runtime.processes import Processes
@@ -28,15 +25,15 @@ from dualstylegan.training import losses
 from dualstylegan.training.fitting import fit_portraits
 from dualstylegan.training.optimize import frozen, optimize_rows, portrait_noise
 from dualstylegan.training.perception import Perception
-from dualstylegan.training.portraits import Portrait, load_portrait, preview
-from dualstylegan.training.results import PortraitResults, fingerprint, network_fingerprint
+from dualstylegan.training.portraits import load_portrait, preview
+from dualstylegan.training.results import PortraitResults, fingerprints, network_fingerprint
 
 CX_LAYER = "relu3_1"
 
 
 def refine_codes(
     folder: Path,
-    portraits: Sequence[Portrait | tuple[str, Path]],
+    portraits: Sequence[tuple[str, Path]],
     *,
     model: DualStyleGAN,
     names: Sequence[str],
@@ -56,13 +53,15 @@ def refine_codes(
     processes = processes or Processes(verb="refine")
     device = processes.device
     results = PortraitResults(folder)
-    paths = {name: Path(path) for name, path in portraits}
+    paths = dict(portraits)
     codes = {name: (intrinsic[i].cpu().float(), extrinsic[i].cpu().float()) for i, name in enumerate(names)}
     strangers = [name for name in names if name not in paths]
     if strangers:
         raise TrainingError(f"There is no portrait of exemplar '{strangers[0]}': refining compares with the pictures.")
-    mine = processes.share(sorted(codes))
-    marks = _fingerprints(mine, paths, codes, settings, seed, network_fingerprint(model), perception.names)
+    paths = {name: paths[name] for name in processes.share(sorted(codes))}
+    own = {name: [code.numpy().tobytes() for code in codes[name]] for name in paths}
+    network, judges = network_fingerprint(model), sorted(perception.names.items())
+    marks = fingerprints(paths, replace(settings, batch=0), seed, network, judges, own=own)
 
     def fit_of(part: Sequence[str]) -> _CodeFit:
         images = torch.stack([load_portrait(paths[name], model.size) for name in part]).to(device)
@@ -154,36 +153,6 @@ def read_distances(folder: Path, names: Sequence[str]) -> tuple[float, float]:
     return results.stack(names, "before").mean().item(), results.stack(names, "after").mean().item()
 
 
-def refinement_grid(folder: Path, portraits: Sequence[Portrait | tuple[str, Path]], *, most: int = 8) -> np.ndarray:
+def refinement_grid(folder: Path, portraits: Iterable[tuple[str, Path]], *, most: int = 8) -> np.ndarray:
     """Portrait, before, after: a row each for up to `most` portraits, evenly chosen."""
-    results = PortraitResults(folder)
-    paths = {name: Path(path) for name, path in portraits}
-    names = [name for name in results.names() if name in paths]
-    names = [names[i] for i in sorted({round(i) for i in np.linspace(0, len(names) - 1, min(most, len(names)))})]
-    rows = []
-    for name in names:
-        previews = [results.read(name)[key] for key in ("before_preview", "after_preview")]
-        portrait = load_portrait(paths[name], previews[0].shape[-1])
-        rows.append([from_tensor(portrait)] + [picture.permute(1, 2, 0).numpy() for picture in previews])
-    return strip(*rows, labels=["portrait", "before", "after"], row_labels=names, height_px=max(128, len(rows[0][0])))
-
-
-def _fingerprints(
-    names: Sequence[str],
-    paths: Mapping[str, Path],
-    codes: Mapping[str, tuple[Tensor, Tensor]],
-    settings: Refine,
-    seed: int,
-    network: str,
-    judges: Mapping[str, str],
-) -> dict[str, str]:
-    shared = (replace(settings, batch=0), seed, network, sorted(judges.items()))
-    return {
-        name: fingerprint(
-            *shared,
-            name,
-            hashlib.sha256(paths[name].read_bytes()).digest(),
-            *(code.numpy().tobytes() for code in codes[name]),
-        )
-        for name in names
-    }
+    return PortraitResults(folder).grid(portraits, {"before": "before_preview", "after": "after_preview"}, most)

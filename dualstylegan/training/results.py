@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from dualstylegan.errors import BadFileError, TrainingError
+from dualstylegan.media.images import from_tensor
 from dualstylegan.media.plan import shortened
+from dualstylegan.media.sheets import strip
 from dualstylegan.runtime.files import whole_file
+from dualstylegan.training.portraits import load_portrait
 
 SUFFIX = ".safetensors"
 LEFT_OUT = "left-out"  # the folder of reasons
@@ -97,6 +101,18 @@ class PortraitResults:
         """(len(names), ...): the tensor `key` of every portrait, in order."""
         return torch.stack([self.read(name, [key])[key] for name in names])
 
+    def grid(self, portraits: Iterable[tuple[str, Path]], previews: Mapping[str, str], most: int) -> np.ndarray:
+        """A row each of up to `most` portraits, evenly chosen: the picture, and the stored previews {label: key}."""
+        known = set(self.names())
+        ordered = sorted((name, path) for name, path in portraits if name in known)
+        places = sorted({round(i) for i in np.linspace(0, len(ordered) - 1, min(most, len(ordered)))})
+        rows, names = [], [ordered[place][0] for place in places]
+        for name, path in (ordered[place] for place in places):
+            kept = [picture.permute(1, 2, 0).numpy() for picture in self.read(name, list(previews.values())).values()]
+            rows.append([from_tensor(load_portrait(path, len(kept[0]))), *kept])
+        labels, height_px = ["portrait", *previews], max(128, len(rows[0][0]))
+        return strip(*rows, labels=labels, row_labels=names, height_px=height_px)
+
     def _excuse(self, name: str) -> Path:
         """Called by a hash: the name may be what cannot be written."""
         return self.folder / LEFT_OUT / hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
@@ -127,6 +143,16 @@ def fingerprint(*parts: object) -> str:
         digest.update(part if isinstance(part, bytes) else repr(part).encode())
         digest.update(b"\0")
     return digest.hexdigest()[:32]
+
+
+def fingerprints(
+    paths: Mapping[str, Path], *shared: object, own: Mapping[str, Sequence[bytes]] | None = None
+) -> dict[str, str]:
+    """One a portrait: of what all share, its name, its picture, and what is its `own`."""
+    return {
+        name: fingerprint(*shared, name, hashlib.sha256(path.read_bytes()).digest(), *(own[name] if own else ()))
+        for name, path in paths.items()
+    }
 
 
 def network_fingerprint(*networks: nn.Module) -> str:
