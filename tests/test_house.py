@@ -133,6 +133,15 @@ def test_what_the_type_checker_passes_over_is_there_and_is_no_model_or_network()
         assert not name.startswith(("dualstylegan.models", "dualstylegan.networks", "dualstylegan.runtime.files"))
 
 
+def test_the_paths_that_contributing_shows_are_there():
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Contributing")[1]
+    named = re.findall(r"`((?:dualstylegan|dsgcli|tests)/[^`]+)`", section)
+    assert len(named) > 15
+    assert [name for name in named if not re.search("VERB|NAME", name) and not (ROOT / name).exists()] == []
+    for word, path in re.findall(r"`([A-Z_]{4,})` in `([^`]+)`", section):
+        assert re.search(rf"^{word}\b", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), word
+
+
 def test_every_dependency_has_a_tested_version():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = {re.split("[<>=]", line)[0] for line in project["dependencies"] + project["optional-dependencies"]["dev"]}
