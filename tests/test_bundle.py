@@ -160,7 +160,7 @@ def test_training_a_loaded_model_never_changes_its_file(run):
     style = load_style(run / "style")
     for parameter in style.model.parameters():
         parameter += 1
-    bundle._verified.clear()
+    bundle.verified.clear()
     load_style(run / "style")  # checks every hash
 
 
@@ -239,25 +239,23 @@ def test_a_damaged_part_is_named(run):
     assert "\n" not in str(raised.value)
 
 
-def test_a_part_is_hashed_once_as_long_as_it_stays_the_same(run, monkeypatch):
-    bundle._verified.clear()
-    hashed = []
-    monkeypatch.setattr(bundle, "_sha256", lambda file, real=bundle._sha256: hashed.append(file.name) or real(file))
+@pytest.fixture
+def hashed(monkeypatch):
+    """The names of the files that are hashed, as they are."""
+    names = []
+    monkeypatch.setattr(bundle, "sha256_of", lambda file, real=bundle.sha256_of: names.append(file.name) or real(file))
+    return names
+
+
+def test_a_part_is_hashed_once_as_long_as_it_stays_the_same(run, hashed):
+    bundle.verified.clear()
     for _ in range(2):
         read_part(run / "style", "codes")
     assert hashed == ["codes.safetensors"]
 
 
-@pytest.fixture
-def hashed(monkeypatch):
-    """The names of the files that are hashed, as they are."""
-    names = []
-    monkeypatch.setattr(bundle, "_sha256", lambda file, real=bundle._sha256: names.append(file.name) or real(file))
-    return names
-
-
 def read_in_a_new_process(folder):
-    bundle._verified.clear()
+    bundle.verified.clear()
     return read_part(folder, "codes")
 
 

@@ -236,7 +236,7 @@ def test_samplers_give_the_official_codes(release):
 
 def test_discriminator_logits_are_those_of_the_official_code(release):
     path = release("discriminator256") / "discriminator256.pt"  # d alone, as no file of the release has it
-    discriminator = official._discriminator(official.read_checkpoint(path)["d"], path)
+    discriminator = official.new_discriminator(official.read_checkpoint(path)["d"], path)
     assert_matches("discriminator256_logits", discriminator(picture("dimage", 4, 64)))
     assert_matches("discriminator256_logits_batch8", discriminator(picture("dimage8", 8, 64)))
 

@@ -67,7 +67,9 @@ def test_gradients_reach_the_pictures_and_no_judge(embedded, faces):
     loss = loss + embedded.identity_distance(faces, faces.detach().flip(0)).sum()
     (loss + embedded.features(faces)["relu3_1"].mean()).backward()
     assert faces.grad.abs().sum(dim=(1, 2, 3)).min() > 0
-    assert not any(p.requires_grad for judge in (embedded._features, embedded._identity) for p in judge.parameters())
+    assert not any(
+        p.requires_grad for judge in (embedded.feature_net, embedded.identity_net) for p in judge.parameters()
+    )
 
 
 def test_the_papers_nets_answer_the_same_questions(faces):

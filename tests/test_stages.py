@@ -316,7 +316,7 @@ def test_path_length_is_measured_on_half_a_batch(made, portraits):
     assert {len(value) for value in batch.values() if isinstance(value, torch.Tensor)} == {BATCH // 2}
     with only_training(stage.optimizer.param_groups[0]["params"]):
         terms = stage.straighten(batch)
-    (lengths,) = stage.path._lengths
+    (lengths,) = stage.path.lengths
     # weight 2, times the interval; the mean starts at 0
     assert terms["path"].item() == pytest.approx(2 * 4 * lengths.square().mean().item(), rel=1e-5)
     stage.path.after(stage.processes)

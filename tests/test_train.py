@@ -372,7 +372,7 @@ def as_double(value):
 def test_accumulating_two_times_four_gives_the_gradient_of_eight(step, tmp_path):
     stage = transfer_stage(8, 1, tmp_path)
     # in float32 another order of adding pushes some ReLU of the judges over its kink, and that gradient jumps
-    for network in (stage.model, stage.perception._features, stage.perception._identity):
+    for network in (stage.model, stage.perception.feature_net, stage.perception.identity_net):
         network.double()
     torch.manual_seed(5)
     batch = {name: as_double(value) for name, value in stage.draw(step).items()}

@@ -36,7 +36,7 @@ def tiny_release(folder: Path, *, base_seed: int = 0, seed: int = 1, refined: bo
         np.save(folder / f"{kind}.npy", codes)
     samplers = {"structure": CodeSampler(7, DIM, latent=8), "color": CodeSampler(ROWS - 7, DIM, latent=8)}
     state = {
-        part: {official._theirs(key, official.SAMPLER_NAMES): tensor for key, tensor in net.state_dict().items()}
+        part: {official.release_name(key, official.SAMPLER_NAMES): tensor for key, tensor in net.state_dict().items()}
         for part, net in samplers.items()
     }
     torch.save(state, folder / "sampler.pt")
@@ -45,5 +45,5 @@ def tiny_release(folder: Path, *, base_seed: int = 0, seed: int = 1, refined: bo
 
 def _their_name(name: str) -> str:
     if name.startswith("generator."):
-        return "generator." + official._theirs(name.removeprefix("generator."), official.GENERATOR_NAMES)
-    return official._theirs(name, official.EXTRINSIC_NAMES)
+        return "generator." + official.release_name(name.removeprefix("generator."), official.GENERATOR_NAMES)
+    return official.release_name(name, official.EXTRINSIC_NAMES)

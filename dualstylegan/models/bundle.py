@@ -51,7 +51,7 @@ def write_bundle(
         for name, tensors in parts.items():
             file = temporary / f"{name}.safetensors"
             save_file(_for_disk(tensors, name in half), file)
-            hashes[file.name] = _sha256(file)
+            hashes[file.name] = sha256_of(file)
         _write_header(temporary, {"format": FORMAT, **header, "parts": hashes})
     return folder
 
@@ -154,7 +154,7 @@ def _for_disk(tensors: Mapping[str, Tensor], half: bool) -> State:
     return stored
 
 
-_verified: set[tuple] = set()
+verified: set[tuple] = set()  # parts as this process has found them right
 
 
 def _verify(file: Path, sha256: str) -> None:
@@ -162,15 +162,15 @@ def _verify(file: Path, sha256: str) -> None:
     status = file.stat()
     state = [status.st_size, status.st_mtime_ns, sha256]
     seen = (str(file.resolve()), *state)
-    if seen in _verified:
+    if seen in verified:
         return
     cached = in_cache(file)
     if not cached or _remembered(file.parent).get(file.name) != state:
-        if _sha256(file) != sha256:
+        if sha256_of(file) != sha256:
             raise BadFileError(f"{file} is damaged: its sha256 is not the header's. Fetch or train the model again.")
         if cached:
             _remember(file, state)
-    _verified.add(seen)
+    verified.add(seen)
 
 
 def _remembered(folder: Path) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _remember(file: Path, state: list) -> None:
         temporary.write_text(json.dumps({**_remembered(file.parent), file.name: state}), encoding="utf-8")
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

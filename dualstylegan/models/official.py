@@ -128,7 +128,7 @@ def load_pretrained(path: str | Path) -> Pretrained:
     averaged = _entry(checkpoint, "g_ema", path)
     discriminator = None
     if "d" in checkpoint:
-        discriminator = _discriminator(_entry(checkpoint, "d", path), path)
+        discriminator = new_discriminator(_entry(checkpoint, "d", path), path)
     if not any(name.startswith("res.") for name in averaged):
         return Pretrained(_generator(averaged, path), discriminator)
 
@@ -337,11 +337,11 @@ def _dual_style_gan(tensors: Mapping[str, Tensor], path: Path) -> DualStyleGAN:
     generator = _generator(_within(tensors, "generator."), path)
     with torch.device("meta"):
         model = DualStyleGAN(generator)
-    names = [*EXTRINSIC_NAMES, (r"generator\.(.*)", lambda m: "generator." + _theirs(m[1], GENERATOR_NAMES))]
+    names = [*EXTRINSIC_NAMES, (r"generator\.(.*)", lambda m: "generator." + release_name(m[1], GENERATOR_NAMES))]
     return _filled(model, tensors, names, path)
 
 
-def _discriminator(tensors: Mapping[str, Tensor], path: Path) -> Discriminator:
+def new_discriminator(tensors: Mapping[str, Tensor], path: Path) -> Discriminator:
     blocks = _count(tensors, r"convs\.(\d+)\.skip\.1\.weight")
     size = 4 * 2**blocks
     channels = {size: _shape(tensors, "convs.0.0.weight", path)[0]}
@@ -359,7 +359,7 @@ def _moments(
     order: Iterable[str],
 ) -> dict[str, Tensor]:
     """Adam's moments by our names. `order` is the release's tensors, in the order its optimiser got the parameters."""
-    ours = {_theirs(name, names): (name, parameter) for name, parameter in parameters}
+    ours = {release_name(name, names): (name, parameter) for name, parameter in parameters}
     if optimizer is None:
         return {}
     try:
@@ -376,7 +376,7 @@ def _checked(path: Path, build):
         raise BadFileError(f"{path}: {error}") from error
 
 
-def _theirs(name: str, names: list[tuple]) -> str:
+def release_name(name: str, names: list[tuple]) -> str:
     """The release's name of our tensor `name`."""
     for pattern, replacement in names:
         match = re.fullmatch(pattern, name)
@@ -384,7 +384,7 @@ def _theirs(name: str, names: list[tuple]) -> str:
             name = match.expand(replacement) if isinstance(replacement, str) else replacement(match)
             break
     if names is GENERATOR_NAMES and re.match(r"(conv1|convs|to_rgb1|to_rgbs)\.", name):
-        return _theirs(name, LAYER_NAMES)
+        return release_name(name, LAYER_NAMES)
     return name
 
 
@@ -392,7 +392,7 @@ def _filled(network: nn.Module, tensors: Mapping[str, Any], names: list[tuple], 
     """`network`, built on the meta device, with the file's tensors; eval mode."""
     state = {}
     for name, parameter in network.state_dict().items():
-        theirs = _theirs(name, names)
+        theirs = release_name(name, names)
         state[name] = _fitted(_tensor(tensors, theirs, path), parameter.shape, theirs, path)
     network.load_state_dict(state, assign=True)
     return network.eval()

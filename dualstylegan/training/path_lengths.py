@@ -21,12 +21,12 @@ class PathLengths:
 
     def __init__(self, weight: float, every: int, mean: float = 0.0):
         self.weight, self.every, self.mean = weight, every, mean
-        self._lengths: list[Tensor] = []
+        self.lengths: list[Tensor] = []  # of the step under way
 
     def term(self, images: Tensor, w_plus: Tensor) -> dict[str, Tensor]:
         """The weighted penalty of `images`, made from codes `w_plus` (B, rows, dim) that require gradients."""
         lengths = path_lengths(images, w_plus)
-        self._lengths.append(lengths.detach())
+        self.lengths.append(lengths.detach())
         return {"path": self.weight * self.every * (lengths - self.mean).square().mean()}
 
     def state_dict(self) -> float:
@@ -37,10 +37,10 @@ class PathLengths:
 
     def after(self, processes: Processes) -> None:
         """Once a step: move the mean."""
-        if self._lengths:
-            mean = float(processes.mean(torch.cat(self._lengths).mean()))
+        if self.lengths:
+            mean = float(processes.mean(torch.cat(self.lengths).mean()))
             self.mean += MEAN_DECAY * (mean - self.mean)
-            self._lengths.clear()
+            self.lengths.clear()
 
 
 def half(batch: Batch, samples: int) -> Batch:

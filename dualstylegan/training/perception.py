@@ -62,18 +62,18 @@ class Perception:
         device: torch.device | str = "cpu",
         pixels: int = PIXELS,
     ):
-        self._features = _frozen(features, device)
-        self._identity = _frozen(identity, device)
+        self.feature_net = _frozen(features, device)
+        self.identity_net = _frozen(identity, device)
         self.pixels = pixels
         self.names = {"features": features.name, "identity": identity.name}
 
     def features(self, images: Tensor, layers: Sequence[str] = LAYERS) -> Features:
         """{layer: (B, C, h, w)}, scaled as the table says. Differentiable."""
-        return self._features.features(at_most(images, self.pixels), layers)
+        return self.feature_net.features(at_most(images, self.pixels), layers)
 
     def lpips_features(self, images: Tensor) -> Features:
         """What `lpips` compares; pass it in a picture's place to compute a fixed target once."""
-        return self._features.lpips_features(at_most(images, self.pixels))
+        return self.feature_net.lpips_features(at_most(images, self.pixels))
 
     def lpips(self, a: Tensor | Features, b: Tensor | Features) -> Tensor:
         """Perceptual distance (Zhang et al. 2018) of pictures, or of their `lpips_features`. (B,)"""
@@ -82,7 +82,7 @@ class Perception:
 
     def identity(self, images: Tensor) -> Tensor:
         """Unit vectors (B, dim); the cosine of two is near 1 for one person and near 0 for two. Differentiable."""
-        return self._identity(images)
+        return self.identity_net(images)
 
     def identity_distance(self, a: Tensor, b: Tensor) -> Tensor:
         """L_ID, 1 - cos, of pictures or of their `identity`. (B,)"""
