@@ -188,18 +188,30 @@ def load_perception(
     be read. Raises OfflineError for one that is not there.
     """
 
+    def here(name: str) -> Path:
+        return outcome(fetch(name, terms=Terms(offline=True)))
+
+    def vgg() -> VGGJudge:
+        vgg19, vgg16, lpips = map(here, ("vgg19", "vgg16", "lpips"))
+        return VGGJudge(official.load_vgg(vgg19, layers), official.load_lpips(lpips, vgg16))
+
     def choose(wanted: str, papers: str, load_papers: Callable, load_embedded: Callable) -> nn.Module:
         if wanted in (papers, "auto"):
             try:
-                return load_papers(lambda name: outcome(fetch(name, terms=Terms(offline=True))))
+                return load_papers()
             except OfflineError:
                 if wanted == papers:
                     raise
         return load_embedded()
 
     return Perception(
-        choose(features, "vgg", lambda fetch: _load_vgg(fetch, layers), _load_mobilenet),
-        choose(identity, "arcface", _load_arcface, _load_identity),
+        choose(features, "vgg", vgg, lambda: MobileNetJudge(load_mobilenet())),
+        choose(
+            identity,
+            "arcface",
+            lambda: ArcFaceJudge(official.load_arcface(here("arcface"))),
+            lambda: EmbeddedIdentity(load_identity(), read_face_weights("identity_center")["center"]),
+        ),
         device=device,
         pixels=pixels,
     )
@@ -209,23 +221,3 @@ def fetch_perception(features: str, identity: str, terms: Terms) -> Iterator[Eve
     """The paper's nets, where they are named and not here yet. Raises OfflineError, DownloadError."""
     for name in ("vgg19", "vgg16", "lpips") * (features == "vgg") + ("arcface",) * (identity == "arcface"):
         yield from fetch(name, terms=terms)
-
-
-Fetch = Callable[[str], Path]  # a name of the zoo -> its file, or OfflineError
-
-
-def _load_vgg(fetch: Fetch, layers: Sequence[str]) -> VGGJudge:
-    vgg19, vgg16, lpips = fetch("vgg19"), fetch("vgg16"), fetch("lpips")
-    return VGGJudge(official.load_vgg(vgg19, layers), official.load_lpips(lpips, vgg16))
-
-
-def _load_mobilenet() -> MobileNetJudge:
-    return MobileNetJudge(load_mobilenet())
-
-
-def _load_arcface(fetch: Fetch) -> ArcFaceJudge:
-    return ArcFaceJudge(official.load_arcface(fetch("arcface")))
-
-
-def _load_identity() -> EmbeddedIdentity:
-    return EmbeddedIdentity(load_identity(), read_face_weights("identity_center")["center"])
