@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
+from PIL.GifImagePlugin import getdata
 
 from dualstylegan.errors import UsageError
 from dualstylegan.media.film.film import FilmFrame, FilmInfo, Still
@@ -165,40 +166,16 @@ class GifFile:
             stream.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", loop) + b"\0")
 
     def add(self, picture: Image.Image, duration_ms: int) -> None:
-        image, transparent = with_palette(picture)
-        data = io.BytesIO()
-        image.save(data, "GIF", optimize=False, interlace=False)
-        palette, blocks = _gif_parts(data.getvalue())
+        image, clear = with_palette(picture)
         due = duration_ms + self._late_ms  # GIF counts hundredths: what rounding takes is given to the next frame
         delay = max(1, round(due / 10))
         self._late_ms = due - 10 * delay
-        disposal = 1 if transparent is None else 2
-        flags = disposal << 2 | (transparent is not None)
-        bits = max(1, (len(palette) // 3 - 1).bit_length())
-        self._stream.write(b"\x21\xf9\x04" + struct.pack("<BHB", flags, min(delay, 65535), transparent or 0) + b"\0")
-        self._stream.write(b"\x2c" + struct.pack("<HHHHB", 0, 0, *self._size, 0x80 | (bits - 1)))
-        self._stream.write(palette.ljust(3 << bits, b"\0") + blocks)
+        how = {"disposal": 1} if clear is None else {"disposal": 2, "transparency": clear}
+        shown_ms = 10 * min(delay, 65535)
+        self._stream.writelines(getdata(image, duration=shown_ms, interlace=False, include_color_table=True, **how))
 
     def end(self) -> None:
         self._stream.write(b";")
-
-
-def _gif_parts(data: bytes) -> tuple[bytes, bytes]:
-    """The palette and the compressed blocks of a GIF of one picture."""
-    bits = (data[10] & 7) + 1
-    at = 13 + (3 << bits if data[10] & 0x80 else 0)
-    palette = data[13:at]
-    while data[at] == 0x21:  # extensions: a label, then blocks until an empty one
-        at += 2
-        while data[at]:
-            at += data[at] + 1
-        at += 1
-    local = data[at + 9]
-    at += 10
-    if local & 0x80:
-        palette = data[at : at + (3 << (local & 7) + 1)]
-        at += len(palette)
-    return palette, data[at : data.rindex(b";")]
 
 
 class ApngFile:
