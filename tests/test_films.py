@@ -32,7 +32,6 @@ from dualstylegan.events import Event
 from dualstylegan.faces import find
 from dualstylegan.media.film import parts
 from dualstylegan.networks.dualstyle import DualStyleGAN
-from dualstylegan.runtime.line import QUEUE_ITEMS, Line
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.stylize import stylize_files
 from dualstylegan.stylizing import films, sheets
@@ -460,39 +459,6 @@ def test_a_slow_writer_holds_back_the_decoder(style, monkeypatch):
     monkeypatch.setattr(films.FilmWriter, "write", slow)
     run("a.mp4", f"{style}:1", {"smooth": 0.0})
     assert max(ahead) < 60, "a batch at each stage, and what the queues hold"
-
-
-def test_a_line_hands_items_on_in_order_and_one_failure_ends_it():
-    def numbers():
-        yield from range(1000)
-
-    with Line() as line:
-        doubled = line.ahead(
-            (2 * n for n in line.ahead(numbers(), "one", nbytes=lambda n: 1)), "two", nbytes=lambda n: 1
-        )
-        assert list(doubled) == [2 * n for n in range(1000)]
-    assert set(line.cpu_s) == {"one", "two"}
-
-    with pytest.raises(ZeroDivisionError), Line() as line:
-        for _ in line.ahead((1 // (5 - n) for n in numbers()), "fails", nbytes=lambda n: 1):
-            pass
-
-
-def test_a_line_is_bounded_in_bytes_and_in_items():
-    produced = []
-
-    def heavy(size):
-        for n in range(500):
-            produced.append(n)
-            yield size
-
-    for size, most in ((1, QUEUE_ITEMS + 3), (10 << 20, 6), (1 << 40, 4)):
-        produced.clear()
-        with Line() as line:
-            items = line.ahead(heavy(size), "heavy", nbytes=lambda n: n)
-            next(items)
-            time.sleep(0.2)
-            assert len(produced) <= most
 
 
 # A stopped film goes on
