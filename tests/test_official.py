@@ -15,13 +15,13 @@ from dualstylegan.models.official import (
     ENCODER_NAMES,
     EXTRINSIC_NAMES,
     GENERATOR_NAMES,
-    _theirs,
     load_codes,
     load_encoder,
     load_generator,
     load_lpips,
     load_pretrained,
     load_sampler,
+    release_name,
 )
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.encoder import PSPEncoder
@@ -46,7 +46,7 @@ def generator_tensors(generator, prefix=""):
     """State of a Generator in the release's names and shapes."""
     state = {}
     for name, tensor in generator.state_dict().items():
-        theirs = _theirs(name, GENERATOR_NAMES)
+        theirs = release_name(name, GENERATOR_NAMES)
         if theirs.endswith("conv.weight"):
             tensor = tensor[None]
         elif theirs.endswith("noise.weight"):
@@ -59,7 +59,7 @@ def generator_tensors(generator, prefix=""):
 
 def model_tensors(model):
     state = generator_tensors(model.generator, "generator.")
-    return state | {_theirs(name, EXTRINSIC_NAMES): tensor for name, tensor in model.extrinsic_state().items()}
+    return state | {release_name(name, EXTRINSIC_NAMES): tensor for name, tensor in model.extrinsic_state().items()}
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_half_precision_files_give_float32(tmp_path, model):
 
 def test_a_training_checkpoint_gives_all_it_holds(tmp_path, model):
     discriminator = Discriminator(64, channels=NARROW)
-    d = {_theirs(name, DISCRIMINATOR_NAMES): tensor for name, tensor in discriminator.state_dict().items()}
+    d = {release_name(name, DISCRIMINATOR_NAMES): tensor for name, tensor in discriminator.state_dict().items()}
     optimizer = torch.optim.Adam([torch.zeros(3, requires_grad=True)])
     live = {name: tensor + 1 for name, tensor in model_tensors(model).items()}
     path = tmp_path / "generator-pretrain.pt"
@@ -119,7 +119,7 @@ def test_a_training_checkpoint_gives_all_it_holds(tmp_path, model):
 
 def test_optimisers_of_a_training_checkpoint_are_known_by_our_names_where_they_fit(tmp_path, model):
     discriminator, live = Discriminator(64, channels=NARROW), model_tensors(model)
-    d = {_theirs(name, DISCRIMINATOR_NAMES): tensor for name, tensor in discriminator.state_dict().items()}
+    d = {release_name(name, DISCRIMINATOR_NAMES): tensor for name, tensor in discriminator.state_dict().items()}
 
     def trained(parameters):
         """An Adam whose first moment of the n-th parameter is n."""
@@ -129,7 +129,7 @@ def test_optimisers_of_a_training_checkpoint_are_known_by_our_names_where_they_f
         return adam.state_dict()
 
     path = tmp_path / "generator-pretrain.pt"
-    by_name = {_theirs(name, EXTRINSIC_NAMES): (name, p) for name, p in model.extrinsic_parameters()}
+    by_name = {release_name(name, EXTRINSIC_NAMES): (name, p) for name, p in model.extrinsic_parameters()}
     order = [key for group in ("res.", "style.") for key in live if key.startswith(group)]
     checkpoint = {
         "g": live,
@@ -161,7 +161,7 @@ def test_a_plain_stylegan2_checkpoint_gives_g_and_d(tmp_path, model, zipped):
 def test_the_encoder_says_its_space_by_its_name(tmp_path):
     encoder = PSPEncoder(rows=8, style_dim=16, size=32).eval()
     encoder.latent_avg.normal_()
-    tensors = {f"encoder.{_theirs(name, ENCODER_NAMES)}": tensor for name, tensor in encoder.state_dict().items()}
+    tensors = {f"encoder.{release_name(name, ENCODER_NAMES)}": tensor for name, tensor in encoder.state_dict().items()}
     tensors.pop("encoder.latent_avg")
     tensors["decoder.style.1.weight"] = torch.zeros(3)
     for name, space in (("encoder.pt", "z+"), ("encoder_wplus.pt", "w+")):
