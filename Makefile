@@ -1,11 +1,12 @@
 # Each target works alone on a fresh clone: it makes .venv with PYTHON (3.11 or newer) and installs into it once.
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 BENCHES := $(filter-out %/films.py %/held_out.py %/measures.py %/reference.py,$(wildcard tests/bench/*.py))
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-wheel lint bench clean
+.PHONY: demo test test-slow test-oldest test-wheel lint bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python tests/tools/demo.py
@@ -15,6 +16,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+test-oldest:  # with the oldest versions that pyproject.toml admits
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
 test-wheel: $(INSTALLED)  # in an environment that has what the wheel asks for, and nothing else
 	rm -rf build/wheel
@@ -31,11 +35,11 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	set -e; for script in $(BENCHES); do echo "== $$script"; $(BIN)/python $$script; done
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dsg needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo
+	rm -rf $(VENV) .venv-oldest build *.egg-info demo

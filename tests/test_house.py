@@ -13,6 +13,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from dualstylegan import __version__
 
 BASICS = {"errors", "events", "choices"}
 VERBS = {"align", "destylize", "train", "refine", "sample", "stylize", "styles", "doctor"}
@@ -111,6 +116,28 @@ def test_commands_import_the_library_and_torch_inside_functions(path):
 
 def test_no_click_of_its_own():
     assert not {name for path in modules("dsgcli") for name in imports(path) if name.split(".")[0] == "click"}
+
+
+def pinned(name: str) -> dict[str, Version]:
+    lines = [line for line in (ROOT / name).read_text().splitlines() if not line.startswith("#")]
+    return {canonicalize_name(name): Version(version) for name, _, version in (line.partition("==") for line in lines)}
+
+
+def test_the_oldest_versions_tested_are_those_that_are_asked_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = [Requirement(one) for one in project["dependencies"] + extras["dev"]]
+    oldest = {canonicalize_name(one.name): Version(str(one.specifier).removeprefix(">=")) for one in asked}
+    assert {name: oldest[name] for name in oldest.keys() - {"mypy", "ruff"}} == pinned("constraints-oldest.txt")
+    newest = pinned("constraints.txt")
+    assert newest.keys() == oldest.keys() and all(newest[name] >= oldest[name] for name in oldest)
+    assert {f"{one}" for one in extras["tensorboard"]} <= set(extras["dev"])
+
+
+def test_the_version_is_one_everywhere():
+    citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    assert citation == newest == __version__
 
 
 def test_every_package_is_listed_for_the_wheel():

@@ -506,7 +506,7 @@ def test_no_resolution_costs_a_picture_its_tags(tmp_path, name, dpi):
     assert np.abs(again.pixels.astype(int) - picture.pixels).mean() < 2
     assert name == "x.bmp" or b"Maker" in again.exif
     if dpi == (70_000, 70_000) and name in ("x.png", "x.tif", "x.bmp"):
-        assert np.allclose(again.dpi, dpi)
+        assert np.allclose([*map(float, again.dpi)], dpi)
     assert again.dpi != (70_000 - 65_536,) * 2
 
 
