@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from reference import NO_BFLOAT16
 
 from dualstylegan.choices import row_weights
 from dualstylegan.faces.crop import part_shown
@@ -28,6 +29,7 @@ from dualstylegan.faces.find import make_detector
 from dualstylegan.media.images import read_picture
 from dualstylegan.models.official import load_generator
 from dualstylegan.networks.dualstyle import DualStyleGAN
+from dualstylegan.runtime.devices import has_fast_bfloat16
 
 GFLOP_PER_IMAGE = 176.4
 PARITY = Path(__file__).resolve().parents[1] / "data" / "parity"
@@ -93,7 +95,8 @@ def main() -> None:
     print(f"{model.size} px, {torch.get_num_threads()} threads, {options.clock} clock")
     print(f"peak memory of a process that draws one face in float32: {peak_memory_gb():.2f} GB", flush=True)
     print(f"{'type':<10}{'batch':>6}{'style':>13}{'s/image':>9}{'GFLOP/s':>9}{'product':>9}{'fraction':>10}")
-    for dtype in (torch.float32, torch.bfloat16):
+    fast = has_fast_bfloat16(torch.device("cpu"))
+    for dtype in (torch.float32, torch.bfloat16) if fast else (torch.float32,):
         with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
             for batch in options.batches:
 
@@ -118,6 +121,8 @@ def main() -> None:
                     )
             if dtype is torch.bfloat16:
                 print(f"bfloat16 against float32: {psnr(own_styles()[:1], exact):.1f} dB")
+    if not fast:
+        print(NO_BFLOAT16)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ SHARED = Path(os.environ.get("DSG_SHARED", Path(__file__).parents[3] / "shared")
 PHOTOS = SHARED / "facedata" / "photos"
 
 
+NO_BFLOAT16 = "bfloat16: passed over; this processor computes it in software, many times slower than float32"
+
+
 def need_photos(photos: Path = PHOTOS) -> None:
     """Ends the bench, with a line and in peace, where there are no reference photos: a fresh clone has none."""
     if not photos.is_dir():

@@ -19,11 +19,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from reference import NO_BFLOAT16
 
 from dualstylegan.models.base import Base
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
 from dualstylegan.recipe import Finetune, Transfer
+from dualstylegan.runtime.devices import has_fast_bfloat16
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.data import Portraits
@@ -49,12 +51,15 @@ def main() -> None:
     print(f"{'step':24} {'precision':10} {'images/s':>9} {'s/step':>8}")
     with tempfile.TemporaryDirectory() as folder:
         portraits = noise_portraits(Path(folder), options.size)
-        for precision in ("bf16", "float32"):
+        fast = has_fast_bfloat16(processes.device)
+        for precision in ("bf16", "float32") if fast else ("float32",):
             for name, seconds in (
                 ("plain adversarial", time_plain(portraits, options, processes, precision)),
                 ("stage III", time_transfer(portraits, options, processes, precision)),
             ):
                 print(f"{name:24} {precision:10} {options.batch / seconds:9.2f} {seconds:8.2f}", flush=True)
+        if not fast:
+            print(NO_BFLOAT16)
 
 
 def noise_portraits(folder: Path, size: int) -> list[Portrait]:
