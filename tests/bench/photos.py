@@ -20,8 +20,11 @@ import torch
 from PIL import Image
 
 from dualstylegan.faces.face import Face
+from dualstylegan.faces.masks import MASK_SIZE
+from dualstylegan.faces.matte import WIDE_SIZE
 from dualstylegan.models.codes import parse_style
 from dualstylegan.stylize import Stylizer, StylizerSettings, stylize_files
+from dualstylegan.stylizing.stylizer import Placed
 
 WIDTH, HEIGHT = 1152, 868  # one megapixel, 4:3
 PORTRAIT_PX, CROP_PX = 1024, 256  # the official models'
@@ -32,10 +35,11 @@ class StubStylizer(Stylizer):
 
     size, crop_size, rows_needed = PORTRAIT_PX, CROP_PX, tuple(range(7))
     title, description, settings = "stub:0", "stub", StylizerSettings()
+    request, scene, surface, finishes = parse_style("stub:0"), "keep", None, False
 
     def __init__(self, faces: list[Face], mask: str, batch: int = 4):
         self.known, self.mask, self.batch = faces, mask, batch
-        self.encoder, self.request = self, parse_style("stub:0")
+        self.encoder, self.detector = self, None  # nobody is asked
         self.portrait = torch.linspace(-1, 1, PORTRAIT_PX).expand(1, 3, PORTRAIT_PX, PORTRAIT_PX)
 
     def find(self, pictures):
@@ -46,6 +50,13 @@ class StubStylizer(Stylizer):
 
     def render(self, codes, region=None):
         return self.portrait.repeat(len(codes), 1, 1, 1)
+
+    def persons_in(self, views):
+        return torch.ones(len(views), WIDE_SIZE, WIDE_SIZE)
+
+    def place(self, faces, portraits, persons, which=None):
+        everywhere = None if self.mask == "face" else torch.ones(MASK_SIZE, MASK_SIZE)
+        return [Placed(*one, everywhere, person) for *one, person in zip(faces, portraits, persons, strict=True)]
 
 
 def drawn_photo(seed: int) -> Image.Image:
