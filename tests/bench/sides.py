@@ -26,14 +26,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import sys
 import time
-from pathlib import Path
 
 import torch
 from held_out import gathered, second_list
 from measures import eye_contrast
+from reference import SHARED, need_photos
 from torch import Tensor, nn
 
 from dualstylegan.media.images import read_picture, to_tensor
@@ -43,8 +41,7 @@ from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.training.muon import Muon
 from dualstylegan.training.portraits import resized
 
-ROOT = Path(__file__).resolve().parents[2]
-PHOTOS = Path(os.environ.get("DSG_SHARED", ROOT.parent / "shared")) / "facedata" / "photos2"
+PHOTOS = SHARED / "facedata" / "photos2"
 SIZE, SEEN, DIM, BATCH = 32, 64, 64, 16
 CHANNELS = {4: 32, 8: 32, 16: 32, 32: 32}
 
@@ -108,8 +105,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=400)
     asked = parser.parse_args()
-    if not PHOTOS.is_dir():
-        sys.exit(f"No photos in {PHOTOS}: set DSG_SHARED to the folder that holds facedata/.")
+    need_photos(PHOTOS)
     files, held_out = gathered(PHOTOS), second_list(PHOTOS)
     read = lambda names: torch.stack([resized(to_tensor(read_picture(files[n]).pixels)[None], SEEN)[0] for n in names])  # noqa: E731
     photos, test = read(sorted(files.keys() - held_out.keys())), read(sorted(held_out))
