@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, dataclass_transform, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -39,6 +39,7 @@ from dualstylegan.runtime.files import at_home
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+Section = TypeVar("Section")
 Kind = Literal["base", "pretrain", "style", "experiment"]
 
 SECTIONS = {  # what a recipe of each kind may hold beside [perception] and [bundle]
@@ -93,7 +94,13 @@ FILE_NAME = Field(
     description="be a plain file name of up to 100 letters, digits, '.', '_', '-'",
 )
 
-section = checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field, Field))
+def section(cls: type[Section]) -> type[Section]:
+    return checked_dataclass(frozen=True, config=STRICT)(cls)  # type: ignore[return-value]
+
 
 # ----------------------------------------------------------------------------------------------------------- sections
 

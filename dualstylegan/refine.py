@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from dualstylegan.choices import Alignment
 from dualstylegan.errors import TrainingError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.images import write_picture
@@ -31,7 +32,7 @@ def refine_exemplars(
     *,
     from_step: int | None = None,
     refine: Mapping[str, Any] | None = None,
-    alignment: str = "landmarks",
+    alignment: Alignment = "landmarks",
     cpu: bool = False,
 ) -> Iterator[Event]:
     """Refine `style` against a folder of portraits; or, where `portraits` names the recipe of a training, what its run
@@ -58,7 +59,7 @@ def refine_style(
     run: str | Path | None = None,
     *,
     settings: Refine | None = None,
-    alignment: str = "landmarks",
+    alignment: Alignment = "landmarks",
     seed: int = 1,
     cpu: bool = False,
 ) -> Iterator[Event]:

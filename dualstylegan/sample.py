@@ -231,7 +231,7 @@ def sample_output(output: str | Path | None, *, blend: bool = False, frames: int
         check_format(out.file)
     elif blend:
         raise UsageError(f"{output}: a blend is drawn on one sheet; name a picture, or give --frames for a film.")
-    return out.file or out.folder
+    return out.file or out.folder or Path()
 
 
 def sample_portraits(

@@ -162,9 +162,9 @@ def paste_face(
     """
     frame = frame if in_place and frame.flags.writeable else frame.copy()
     crop_from_photo = face.crop_from_photo
-    unit_mask = mask
-    if isinstance(mask, str):
-        unit_mask = draw_mask(mask, transform(crop_from_photo, face.points.astype(np.float64)))
+    unit_mask = (
+        draw_mask(mask, transform(crop_from_photo, face.points.astype(np.float64))) if isinstance(mask, str) else mask
+    )
     bounds = _region_under(unit_mask, np.linalg.inv(crop_from_photo), frame.shape)
     if bounds is None or opacity <= 0:
         return frame
@@ -207,7 +207,7 @@ def part_shown(face: Face, size: int, mask: str = "face") -> tuple[int, int, int
     """The part (left, top, right, bottom; px) of a crop of `size` px beyond which a paste through the outline reads
     nothing, in steps of a thirty-second of its side."""
     drawn = draw_mask(mask, transform(face.crop_from_photo, face.points.astype(np.float64)))
-    (rows,), (columns,) = drawn.any(1).nonzero(), drawn.any(0).nonzero()
+    rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
     if not len(rows):
         return (0, 0, size, size)
     # Two interpolations read around what the mask covers, the one that shrinks the crop and the one that turns it
@@ -254,7 +254,7 @@ def _changed(frame: np.ndarray, crop: Tensor, crop_from_photo: np.ndarray) -> Te
 
 def _region_under(unit_mask: np.ndarray, photo_from_crop: np.ndarray, shape: tuple) -> tuple[int, int, int, int] | None:
     """The frame's pixels (x1, y1, x2, y2) that the mask can reach; None where it reaches none."""
-    (rows,), (columns,) = unit_mask.any(1).nonzero(), unit_mask.any(0).nonzero()
+    rows, columns = np.flatnonzero(unit_mask.any(1)), np.flatnonzero(unit_mask.any(0))
     if not len(rows):
         return None
     left, right, top, bottom = columns[0] - 1, columns[-1] + 2, rows[0] - 1, rows[-1] + 2

@@ -57,7 +57,7 @@ class CutFinder:
                 self._last = look
             elif any(later.is_like(before) for later in soon):
                 cut = Cut.NONE  # a flash: what comes next is compared with what was before it
-            elif self._doubt and look.is_like(self._left):
+            elif self._doubt and self._left and look.is_like(self._left):
                 cut = Cut.BACK
                 self._last, self._doubt = look, 0
             else:

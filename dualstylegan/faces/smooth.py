@@ -117,6 +117,7 @@ class PointSmoother:
             stretch.place = place
         else:
             again = self._seen_again(time, face.track, stretch)
+            assert again is not None and stretch.place is not None  # or it were not shown
             part = (time - stretch.last) / (again - stretch.last)
             place = stretch.place.towards(self._fit(again, face.track), part)
         matrix = place.crop_from_photo
@@ -235,13 +236,13 @@ def steady_value(values: np.ndarray, times: tuple[int, ...], strength: float) ->
 def local_linear_weights(times: tuple[int, ...], width: float) -> np.ndarray:
     """Weights (n,) whose sum with values at `times` is, at time 0, the straight line fitted to them under a Gaussian of
     standard deviation `width`: the Gaussian mean in the middle of a film, and no lag at its ends."""
-    times = np.array(times)
-    gauss = np.exp(-0.5 * (times / width) ** 2)
-    s0, s1, s2 = (float((gauss * times**power).sum()) for power in (0, 1, 2))
+    at = np.array(times)
+    gauss = np.exp(-0.5 * (at / width) ** 2)
+    s0, s1, s2 = (float((gauss * at**power).sum()) for power in (0, 1, 2))
     spread = s0 * s2 - s1 * s1
     if spread < 1e-9 * s0 * s0:  # one value, or a window so narrow that only one counts
-        return (times == 0).astype(np.float64)
-    return gauss * (s2 - s1 * times) / spread
+        return (at == 0).astype(np.float64)
+    return gauss * (s2 - s1 * at) / spread
 
 
 def off_the_curve(times: tuple[int, ...], path: np.ndarray, width: float, noise: float) -> complex:

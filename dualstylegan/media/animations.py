@@ -67,7 +67,7 @@ class Animation(Stills):
 
     def _said(self) -> int | None:
         with suppress(Exception), Image.open(self._path) as image:  # damaged ones trip over whatever it may be
-            return image.n_frames
+            return getattr(image, "n_frames", 1)
         return None
 
     def _kept(self) -> dict[str, Any]:
@@ -119,7 +119,8 @@ class AnimationWriter:
         if info.has_audio:
             self.notes.append(f"its sound is left out: {path.suffix.lower()} holds none")
         loop = info.loop if info.kind == "animation" else 0
-        kind = {".gif": GifFile, ".webp": WebpFile}.get(path.suffix.lower(), ApngFile)
+        kinds: dict[str, type[GifFile | WebpFile]] = {".gif": GifFile, ".webp": WebpFile}
+        kind = kinds.get(path.suffix.lower(), ApngFile)
         self._stream = temporary.open("wb")
         self._file = kind(self._stream, size, loop, info.kept)
         self._waiting: tuple[Image.Image, Fraction, int] | None = None
@@ -170,7 +171,7 @@ class GifFile:
         due = duration_ms + self._late_ms  # GIF counts hundredths: what rounding takes is given to the next frame
         delay = max(1, round(due / 10))
         self._late_ms = due - 10 * delay
-        how = {"disposal": 1} if clear is None else {"disposal": 2, "transparency": clear}
+        how: dict[str, Any] = {"disposal": 1} if clear is None else {"disposal": 2, "transparency": clear}
         shown_ms = 10 * min(delay, 65535)
         self._stream.writelines(getdata(image, duration=shown_ms, interlace=False, include_color_table=True, **how))
 
@@ -184,6 +185,7 @@ class ApngFile:
     def __init__(self, stream: BinaryIO, size: tuple[int, int], loop: int | None, kept: dict[str, Any]):
         self._stream, self._size, self._kept = stream, size, kept
         self._count, self._sequence, self._plays = 0, 0, 1 if loop is None else loop
+        self._mode = ""
 
     def _chunk(self, name: bytes, data: bytes) -> None:
         self._stream.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))

@@ -169,7 +169,7 @@ def are_frames_but_for_a_gap(folder: str | os.PathLike) -> bool:
 def _are_frames(frames: Sequence[Path]) -> bool:
     if len(frames) < FEWEST_FRAMES:
         return False
-    digits = {len(_NUMBERED.match(path.stem)[1]) for path in frames}
+    digits = {len(match[1]) for path in frames if (match := _NUMBERED.match(path.stem))}
     return len(digits) == 1 and digits.pop() >= DIGITS and _look_alike(frames)
 
 

@@ -48,7 +48,7 @@ def is_marked(path: str | os.PathLike) -> bool:
             told = image.info
             said = [told.get(key, "") for key in ("Software", "comment", "xmp")]
             if image.format == "TIFF":
-                said.append(image.tag_v2.get(PROCESSING_SOFTWARE, ""))
+                said.append(getattr(image, "tag_v2", {}).get(PROCESSING_SOFTWARE, ""))
     except Exception:  # whatever a decoder trips over
         return False
     return any(MARK in (one.decode("latin-1") if isinstance(one, bytes) else str(one)) for one in said)

@@ -117,6 +117,7 @@ class Page:
             source = base64.b64encode(card.film).decode()
             seen = f'<video controls muted loop playsinline preload="metadata" data-film="{source}"></video>'
             return f'<figure data-style="{label}">{seen}{caption}</figure>'
+        assert card.after is not None  # what is no film is a picture
         _, width, height = self.stored[card.after]
         after = f'<img class="after" data-picture="{card.after}" width={width} height={height} alt="{title}, {label}">'
         if card.before is None:

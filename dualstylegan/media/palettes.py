@@ -14,7 +14,7 @@ def with_palette(picture: Image.Image) -> tuple[Image.Image, int | None]:
     image = _quantised(picture.convert("RGB"), 255)
     if not clear.any():
         return image, None
-    palette = image.getpalette()[: 3 * 255]
+    palette = (image.getpalette() or [])[: 3 * 255]
     number = len(palette) // 3
     pixels = np.asarray(image).copy()
     pixels[clear] = number

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -20,6 +20,7 @@ from dualstylegan.media.film import hdr
 def transform(icc: bytes | None, mode: str, inverse: bool = False) -> ImageCms.ImageCmsTransform | None:
     """From a profile to sRGB, or back. None where there is no usable profile for this mode."""
     srgb = ImageCms.createProfile("sRGB")
+    profile: Any
     try:
         if mode == "LAB":
             profile = ImageCms.createProfile("LAB")
@@ -27,9 +28,14 @@ def transform(icc: bytes | None, mode: str, inverse: bool = False) -> ImageCms.I
             return None
         else:
             profile = ImageCms.ImageCmsProfile(BytesIO(icc))
-        ends = (srgb, profile, "RGB", mode) if inverse else (profile, srgb, mode, "RGB")
+        source, target, read, made = (srgb, profile, "RGB", mode) if inverse else (profile, srgb, mode, "RGB")
         return ImageCms.buildTransform(
-            *ends, renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC, flags=ImageCms.Flags.BLACKPOINTCOMPENSATION
+            source,
+            target,
+            read,
+            made,
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):  # a profile for other channels, damaged, or one-way
         return None
@@ -124,7 +130,7 @@ def _profile(primaries: Sequence[float], light: np.ndarray, grey: bool) -> bytes
     to_d50 = np.linalg.inv(cone) @ np.diag(cone @ d50 / (cone @ white)) @ cone
     columns = (to_d50 @ (colours * np.linalg.solve(colours, white))).T
 
-    def xyz_of(values: Sequence[float]) -> bytes:
+    def xyz_of(values: Iterable[float]) -> bytes:
         return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
 
     curve = b"curv\0\0\0\0" + struct.pack(">I", len(light)) + (light * 65535).round().astype(">u2").tobytes()

@@ -63,7 +63,7 @@ def contact_sheet(
 
 
 def strip(
-    *rows: Sequence[np.ndarray | None],
+    *rows: np.ndarray | Sequence[np.ndarray | None],
     labels: Sequence[str] | None = None,
     row_labels: Sequence[str] | None = None,
     height_px: int = 256,
@@ -76,7 +76,7 @@ def strip(
     fitted = [[None if image is None else _scale_to_height(image, height_px) for image in row] for row in rows]
     columns = max((len(row) for row in fitted), default=0)
     widths = [
-        max((row[c].width for row in fitted if c < len(row) and row[c] is not None), default=height_px)
+        max((image.width for row in fitted for image in row[c : c + 1] if image is not None), default=height_px)
         for c in range(columns)
     ]
     font = font_of(max(12, height_px // 16))

@@ -34,13 +34,13 @@ def read_pages(path: str | os.PathLike) -> list[Picture]:
     """
     pages: list[Picture] = []
     with opened(path) as image:
-        count = image.n_frames if image.format == "TIFF" else 1
+        count = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
         pixels = 0
         for number in range(count if count > 1 else 0):
             if number:
                 image.info = {}  # what this page does not say is not the last one's
                 image.seek(number)
-            if int(image.tag_v2.get(_SUBFILE, 0)) & _NO_PAGE:
+            if int(getattr(image, "tag_v2", {}).get(_SUBFILE, 0)) & _NO_PAGE:
                 continue
             pixels += image.width * image.height
             if pixels > MAX_MEGAPIXELS * 1_000_000:

@@ -173,8 +173,8 @@ class Processes:
         """Return once every process has come here with the same `what`. No collective call, hence no timeout."""
         if self.count == 1:
             return
-        (self._folder / f"{what}.{self.rank}").touch()
-        everyone = [self._folder / f"{what}.{rank}" for rank in range(self.count)]
+        (self._room / f"{what}.{self.rank}").touch()
+        everyone = [self._room / f"{what}.{rank}" for rank in range(self.count)]
         while not all(file.exists() for file in everyone):
             self.check()
             time.sleep(POLL_S / 10)
@@ -248,14 +248,20 @@ class Processes:
         PartialState().wait_for_everyone()
 
     @property
+    def _room(self) -> Path:
+        """The folder of messages, while they work together."""
+        assert self._folder is not None
+        return self._folder
+
+    @property
     def _failure(self) -> Path:
-        return self._folder / "failure.json"
+        return self._room / "failure.json"
 
     def _log(self, rank: int) -> Path:
-        return self._folder / f"{rank}.jsonl"
+        return self._room / f"{rank}.jsonl"
 
     def _alive(self, rank: int) -> Path:
-        return self._folder / f"{rank}.alive"
+        return self._room / f"{rank}.alive"
 
     def _report(self, rank: int, message: str) -> bool:
         """Whether this process is the first to tell of a failure, hence the one to speak."""
@@ -310,8 +316,8 @@ class Processes:
 
     def _leave(self) -> None:
         self._alive(self.rank).unlink(missing_ok=True)
-        if not any(self._folder.glob("*.alive")):
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if not any(self._room.glob("*.alive")):
+            shutil.rmtree(self._room, ignore_errors=True)
 
 
 class _Log:

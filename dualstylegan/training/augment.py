@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,10 +59,10 @@ class AdaptiveAugmentation:
         self._signs, self._seen = 0.0, 0
         return self.p
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, Any]:
         return {"p": self.p, "signs": self._signs, "seen": self._seen, "steps": self._steps}
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.p, self._signs, self._seen, self._steps = (state[key] for key in ("p", "signs", "seen", "steps"))
 
 

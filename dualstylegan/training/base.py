@@ -172,7 +172,8 @@ class BaseStage(AdversarialStage):
         if phase.first_pass and seen:
             px = min(phase.size, seen[0].shape[-1])
             photos = resized(batch["photos"], px)
-            terms["first_pass"] = phase.first_pass * sum((resized(early, px) - photos).abs().mean() for early in seen)
+            apart = torch.stack([(resized(early, px) - photos).abs().mean() for early in seen])
+            terms["first_pass"] = phase.first_pass * apart.sum()
         if phase.perceptual:
             features, wanted = self.perception.features(images, tuple(JUDGED)), self._features(targets)
             terms["perceptual"] = phase.perceptual * perceptual_loss(features, wanted, JUDGED).mean()
@@ -182,14 +183,14 @@ class BaseStage(AdversarialStage):
             distance = identity_loss(self.perception.identity(images), identities)
             terms["identity"] = phase.identity * distance.mean()
 
-        if phase.adversarial:
+        if phase.adversarial and self.adversary:
             terms["adversarial"] = phase.adversarial * self.adversary.fool(images[recolored:])
             count = round(phase.random * len(codes))
             if count:
                 # The encoder is judged by what it gives back; random faces teach the generator alone.
                 random = self._random(codes[recolored:].detach())[:count]
                 terms["random"] = phase.adversarial * phase.random * self.adversary.fool(self._faces(random))
-        if phase.parts:
+        if phase.parts and self.critics:
             terms["parts"] = phase.parts * self.critics.fool(images[recolored:])
         return terms
 
@@ -307,7 +308,7 @@ def grow(small: Generator | None, large: Generator) -> Generator:
     large.load_state_dict({**large.state_dict(), **known})
     with torch.no_grad():
         for to_rgb in large.to_rgbs[len(small.to_rgbs) :]:
-            to_rgb.weight.zero_()
+            to_rgb.weight.zero_()  # type: ignore[operator]  # of a ModuleList, any module
     return large
 
 

@@ -71,7 +71,7 @@ def check_folder(path: Path) -> None:
 def check_batches(recipe: Recipe, stages: Sequence[str], processes: int) -> None:
     """That every batch divides among the processes and into its parts."""
     for stage in stages:
-        section = getattr(recipe, stage, None)
+        section: Any = getattr(recipe, stage, None)
         if stage == "base":
             for index, phase in enumerate(recipe.base.phases):
                 resolve_batch(phase.batch, processes, stage=f"base.phases[{index}]")

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -156,7 +156,7 @@ def list_portraits(data: Data) -> dict[str, Path]:
     return {name: named[name] for name in wanted}
 
 
-def held_out_of(names: Sequence[str], data: Data) -> tuple[list[str], list[str]]:
+def held_out_of(names: Iterable[str], data: Data) -> tuple[list[str], list[str]]:
     """(held out, free to train on), sorted: what the recipe's rules make of these names. Whoever is held out by one
     rule is not trained on by another: a picture of such a person is in neither list."""
     among = [name for name in names if not data.held_out_among or _matches(name, data.held_out_among)]
@@ -299,7 +299,7 @@ class _Aligner:
         self._has_told = True
         return fallback_note(self._detector)
 
-    def _faces_found(self, pictures: list[Picture]) -> list[Sequence[Face]]:
+    def _faces_found(self, pictures: list[Picture]) -> Sequence[Sequence[Face]]:
         if self.data.alignment != "landmarks" or not pictures:
             return [()] * len(pictures)
         if self._detector is None:
@@ -503,8 +503,8 @@ class Portraits:
             if self.weights is not None:
                 order = order[_evenly_by_weight(self.weights[order], generator)]
                 order = order[torch.randperm(len(self), generator=generator)]
-            order = order.tolist()
-            self._epoch = epoch, order, (torch.rand(len(self), generator=generator) < 0.5).tolist()
+            mirrored = torch.rand(len(self), generator=generator) < 0.5
+            self._epoch = epoch, order.tolist(), mirrored.tolist()
         return self._epoch[1][place], self.flip and self._epoch[2][place]
 
     def _read(self, indices: Sequence[int]) -> Tensor:

@@ -90,7 +90,7 @@ class _PortraitFit:
         with torch.no_grad():
             self.extrinsic = encode(encoder, images)  # stage 1
             self.wanted = perception.lpips_features(images)
-            self.person = perception.identity(images) if settings.identity else None
+            self.person = perception.identity(images) if settings.identity else images.new_zeros(0)
         self.codes = self.extrinsic.clone().requires_grad_()
         self.noise = portrait_noise(generator.noise_sizes(), seed, names, images.device)
 

@@ -37,6 +37,9 @@ class ExtrinsicStage(AdversarialStage):
     extrinsic codes in W+.
     """
 
+    adversary: Adversary
+    path: PathLengths
+
     def __init__(
         self,
         name: str,

@@ -33,6 +33,8 @@ class FinetuneStage(AdversarialStage):
     With `pathed` g stays as it is and its residual paths alone are trained, under a `name` of their own.
     """
 
+    adversary: Adversary
+
     def __init__(
         self,
         generator: Generator,
@@ -83,6 +85,7 @@ class FinetuneStage(AdversarialStage):
         if not self.correspondence:
             return {"adversarial": self.adversary.fool(self.render(batch))}
         codes, noise = batch["codes"], self.original.fresh_noise(len(batch["codes"]))
+        assert isinstance(self.generator, Generator)  # paths are trained without
         images, features = _with_features(self.generator, codes, noise)
         _, originals = _with_features(self.original, codes, noise)
         return {

@@ -134,7 +134,8 @@ def _optimize(
         for part, share in split(phase.draw(step), stage.accumulation):
             with autocast if phase.mixed else mixed_precision("float32", processes.device):
                 terms = phase.loss(part)
-            scaler.scale(sum(terms.values()) * share).backward()
+            loss: Tensor = sum(terms.values()) * share  # type: ignore[assignment]
+            scaler.scale(loss).backward()
             for name, term in terms.items():
                 figures[name] = figures.get(name, 0.0) + float(term.detach()) * share
         _demand_finite(figures, stage, step, run)
@@ -168,8 +169,8 @@ def _draw_grid(stage: Stage, run: RunFolder, done: int, verb: str) -> Event:
     with torch.no_grad():
         picture = stage.grid()
     write_picture(run.figures_file, line_plots(run.figures(stage.name), title=f"{stage.name}, {done} steps"))
-    path = write_picture(run.grid(stage.name, done), picture)
-    return Event("note", verb, stage=stage.name, output=str(path or run.grid(stage.name, done)), current=done)
+    write_picture(run.grid(stage.name, done), picture)
+    return Event("note", verb, stage=stage.name, output=str(run.grid(stage.name, done)), current=done)
 
 
 # Checkpoints
@@ -217,12 +218,11 @@ def _resume(
         return 0, 0.0
     shared = checkpoint.state
     own = run.checkpoint_at(stage.name, checkpoint.step, rank=processes.rank)
-    same = own is not None and shared["processes"] == processes.count
     stage.load_state(shared["stage"])
     for phase in _distinct(stage.phases):
         phase.optimizer.load_state_dict(shared["optimizers"][phase.name])
     scaler.load_state_dict(shared["scaler"])
-    if same:
+    if own is not None and shared["processes"] == processes.count:
         RandomState.restore(own.state["random"])
         sums.load_state(own.state["figures"])
     else:  # other processes than before: nothing to go on from exactly, so chance starts afresh from here

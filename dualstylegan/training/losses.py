@@ -8,7 +8,7 @@ Everything is unweighted: weights belong to recipes, intervals to loops.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ def path_lengths(images: Tensor, codes: Tensor, generator: torch.Generator | Non
 
 
 def perceptual_loss(
-    features: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Mapping[str, float]
+    features: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Mapping[Any, float]
 ) -> Tensor:
     """L_perc: weighted L1 distance of features, averaged within a layer (Johnson et al. 2016). (B,)"""
     each = (

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ def optimize_rows(
     device its queue).
     """
     leaves = [tensor.requires_grad_() for tensor, _ in parameters] + [one.requires_grad_() for one in noise]
-    groups = [{"params": [tensor], "lr": rate} for tensor, rate in parameters]
+    groups: list[dict[str, Any]] = [{"params": [tensor], "lr": rate} for tensor, rate in parameters]
     if noise:
         groups.append({"params": list(noise), "lr": noise_rate})
     rates = [group["lr"] for group in groups]

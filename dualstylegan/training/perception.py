@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ from dualstylegan.events import Event, outcome
 from dualstylegan.models import official
 from dualstylegan.models.fetch import Terms, fetch
 from dualstylegan.networks.identity import chips_from_crops
-from dualstylegan.networks.lpips import unit
+from dualstylegan.networks.lpips import LPIPS, unit
 from dualstylegan.training.losses import identity_loss
 from dualstylegan.weights import load_identity, load_mobilenet, read_face_weights
 
@@ -45,6 +46,7 @@ MOBILENET_SCALES = {"relu1_1": 20.0, "relu2_1": 6.1, "relu3_1": 9.3, "relu4_1": 
 MOBILENET_LPIPS_WEIGHTS = {"relu1_2": 0.83, "relu2_2": 0.36, "relu3_1": 0.19, "relu4_1": 0.19, "relu5_1": 0.26}
 
 Features = dict[str, Tensor]
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class Perception:
@@ -78,7 +80,8 @@ class Perception:
     def lpips(self, a: Tensor | Features, b: Tensor | Features) -> Tensor:
         """Perceptual distance (Zhang et al. 2018) of pictures, or of their `lpips_features`. (B,)"""
         a, b = (self.lpips_features(x) if isinstance(x, Tensor) else x for x in (a, b))
-        return sum((a[layer] - b[layer]).square().sum(dim=1).mean(dim=(1, 2)) for layer in a)
+        first, *others = ((a[layer] - b[layer]).square().sum(dim=1).mean(dim=(1, 2)) for layer in a)
+        return sum(others, first)
 
     def identity(self, images: Tensor) -> Tensor:
         """Unit vectors (B, dim); the cosine of two is near 1 for one person and near 0 for two. Differentiable."""
@@ -95,8 +98,9 @@ def at_most(images: Tensor, pixels: int) -> Tensor:
     return adaptive_avg_pool2d(images, pixels) if images.shape[-1] > pixels else images
 
 
-def _frozen(net: nn.Module, device: torch.device | str) -> nn.Module:
-    return net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+def _frozen(net: Net, device: torch.device | str) -> Net:
+    net = net.eval().requires_grad_(False)
+    return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stubs lack it
 
 
 # ------------------------------------------------------------------------------------------------------------- judges
@@ -107,7 +111,7 @@ class VGGJudge(nn.Module):
 
     name = "vgg19"
 
-    def __init__(self, vgg19: nn.Module, lpips: nn.Module):
+    def __init__(self, vgg19: nn.Module, lpips: LPIPS):
         super().__init__()
         self.vgg19 = vgg19
         self.distance = lpips
@@ -195,7 +199,7 @@ def load_perception(
         vgg19, vgg16, lpips = map(here, ("vgg19", "vgg16", "lpips"))
         return VGGJudge(official.load_vgg(vgg19, layers), official.load_lpips(lpips, vgg16))
 
-    def choose(wanted: str, papers: str, load_papers: Callable, load_embedded: Callable) -> nn.Module:
+    def choose(wanted: str, papers: str, load_papers: Callable, load_embedded: Callable) -> Any:
         if wanted in (papers, "auto"):
             try:
                 return load_papers()

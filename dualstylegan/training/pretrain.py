@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
+from dualstylegan.models.build import Encoder
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Pretrain
 from dualstylegan.runtime.processes import Processes
@@ -35,7 +36,7 @@ class PretrainStage(ExtrinsicStage):
     def __init__(
         self,
         model: DualStyleGAN,
-        encoder: torch.nn.Module,
+        encoder: Encoder,
         adversary: Adversary,
         faces: RandomFaces,
         perception: Perception,

@@ -271,7 +271,8 @@ class RandomState:
 
     @staticmethod
     def capture() -> dict[str, Any]:
-        name, keys, position, has_gauss, gauss = np.random.get_state()
+        state_of_numpy: Any = np.random.get_state()
+        name, keys, position, has_gauss, gauss = state_of_numpy
         state: dict[str, Any] = {
             "python": random.getstate(),
             "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),

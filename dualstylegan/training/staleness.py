@@ -29,7 +29,7 @@ def settings_of(recipe: Recipe, stage: str, *, base: str | None = None, from_ste
     if stage == "bundle":
         return {"bundle": _plain(recipe.bundle), "from": from_step}
     before = recipe.stages[: recipe.stages.index(stage) + 1]
-    settings = {name: _plain(getattr(recipe, name)) for name in before if hasattr(recipe, name)}
+    settings: Settings = {name: _plain(getattr(recipe, name)) for name in before if hasattr(recipe, name)}
     settings |= {"seed": recipe.seed, "perception": _plain(recipe.perception)}
     return settings if recipe.kind == "base" else settings | {"base": base}
 

@@ -172,7 +172,7 @@ class TransferStage(ExtrinsicStage):
         if before.extrinsic is not None:
             self.model.load_extrinsic_state(before.extrinsic)
         self.path.mean = before.path_mean
-        if not isinstance(self.optimizer, Muon):  # whose moments are others
+        if isinstance(self.optimizer, torch.optim.Adam):  # Muon's moments are others
             restore_moments(self.optimizer, self.average.names, before.extrinsic_moments)
         names = [name for name, _ in self.adversary.network.named_parameters()]
         restore_moments(self.adversary.optimizer, names, before.discriminator_moments)

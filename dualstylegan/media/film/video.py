@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import av
 import numpy as np
@@ -60,7 +61,7 @@ def open_film(
         raise UsageError(f"--start {start_s:g} and --end {end_s if end_s is None else f'{end_s:g}'} leave nothing.")
     if max_frames is not None and max_frames < 1:
         raise UsageError(f"--max-frames is at least 1, not {max_frames}.")
-    given = {"start_s": start_s, "end_s": end_s, "max_frames": max_frames}
+    given: dict[str, Any] = {"start_s": start_s, "end_s": end_s, "max_frames": max_frames}
     if path.is_dir():
         return stills.NumberedFrames(path, **given)
     if is_animated(path):
@@ -107,8 +108,9 @@ class FilmWriter:
         self._shape = sample_aspect_ratio or info.sample_aspect_ratio
         check_encoding(self.path, codec, crf, preset, frames=info.kind == "frames")
         self._notes: list[str] = []
-        self._parts = None
+        self._parts: Parts | None = None
         self._encoding = None
+        self._sink: ContainerWriter | AnimationWriter | stills.FramesWriter
         suffix = self.path.suffix.lower()
         if suffix in CONTAINERS:
             turn = stored_turn(self.path, info, self._size)
