@@ -55,8 +55,8 @@ def flat(frame: np.ndarray, face_px: float) -> np.ndarray:
     light = areas.mean(1, keepdim=True)
     lines = _blurred(light, 1.8).sub_(_blurred(light, 0.9)).sub_(OUTLINE_FROM).div_(OUTLINE_OVER)
     areas = _applied(frame, face_px, low, areas, 2 * TEXTURE)
-    light = Image.fromarray(areas).convert("L", matrix=(1 / 3, 1 / 3, 1 / 3, 0))
-    gain = _in_levels()[np.asarray(light)]
+    levels = Image.fromarray(areas).convert("L", matrix=(1 / 3, 1 / 3, 1 / 3, 0))
+    gain = _in_levels()[np.asarray(levels)]
     # Cut out at full size: so lines are as crisp as those that a style draws in its faces.
     gain *= _enlarged(lines, *frame.shape[:2])[0, 0].clamp_(0, 1).mul_(-OUTLINE).add_(1).numpy()
     painted, plane = np.empty_like(areas), np.empty_like(gain)
@@ -139,7 +139,7 @@ def _edges(low: Tensor) -> Tensor:
     return _enlarged(edges, *low.shape[2:])
 
 
-def _applied(frame: np.ndarray, face_px: float, low: Tensor, painted: Tensor, texture: float) -> Image.Image:
+def _applied(frame: np.ndarray, face_px: float, low: Tensor, painted: Tensor, texture: float) -> np.ndarray:
     """What took `low` to `painted`, done to the frame: a guided filter at low size (He & Sun 2015). As between two
     pictures: of the frame so much as shows through, and over it what has to be there."""
     mean_low, mean_painted = _box(low, 2), _box(painted, 2)
