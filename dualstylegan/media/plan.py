@@ -73,7 +73,7 @@ class Destination:
         """The folder below which all results appear and nothing else is: None where that would be the current one."""
         if self.folder is not None:
             return self.folder
-        if self.file is not None:
+        if self.template is None:
             return None
         parts = []
         for part in Path(self.template).parts[:-1]:
@@ -85,8 +85,8 @@ class Destination:
     @property
     def is_film(self) -> bool:
         """Whether what comes out can only be a film: the name of one, or a template for such names."""
-        name = self.file or (self.template and Path(self.template))
-        return bool(name) and (kind_of(name) == "film" or name.suffix.lower() == ".gif")
+        name = self.file or Path(self.template or "")
+        return kind_of(name) == "film" or name.suffix.lower() == ".gif"
 
     def path(self, source: Source, label: Label = (None, None), *, suffix: str, stem: str, several: bool) -> Path:
         """Where one result of a source belongs, the source being called `stem`."""
@@ -100,7 +100,11 @@ class Destination:
             name = f"{self.file.stem}.{named}{self.file.suffix}"
             return self.file.with_name(shortened(name)) if several else self.file
         middle = f".{named}" if several else ""
-        return self.folder / source.relative.parent / shortened(f"{stem}{middle}{suffix}", kept=f"{middle}{suffix}")
+        return (
+            (self.folder or Path())
+            / source.relative.parent
+            / shortened(f"{stem}{middle}{suffix}", kept=f"{middle}{suffix}")
+        )
 
     def tells(self, label: Label, several: bool) -> bool:
         """Whether a result's name holds its style's, so that a file of that name can only be such a result."""
@@ -112,16 +116,17 @@ class Destination:
 def _fields(template: str) -> list[str]:
     """The fields of a template, each known and plain. Raises UsageError."""
     try:
-        parsed = [one for one in string.Formatter().parse(template) if one[1] is not None]
+        parts = string.Formatter().parse(template)
+        parsed = [(name, form, conversion) for _, name, form, conversion in parts if name is not None]
     except ValueError as error:
         raise UsageError(f"-o '{template}': {error}. A field is written {{stem}}, a brace {{{{.") from None
-    for _, field, form, conversion in parsed:
+    for field, form, conversion in parsed:
         if field not in FIELDS:
             known = " ".join(f"{{{name}}}" for name in FIELDS)
             raise UsageError(f"-o '{template}' has no field {{{field}}}.{did_you_mean(field, FIELDS)} Fields: {known}.")
         if form or conversion:
             raise UsageError(f"-o '{template}': a field is filled in as it is; write {{{field}}} alone.")
-    return [field for _, field, _, _ in parsed]
+    return [field for field, _, _ in parsed]
 
 
 def _check_place(what: str, path: Path, folder: Path) -> None:
@@ -239,7 +244,8 @@ class Plan:
             return ends[number] != sources[number].relative.suffix, os.fspath(sources[number].relative), number
 
         for number in sorted(range(len(sources)), key=order):
-            source, row = sources[number], []
+            source = sources[number]
+            row: list[Path] = []
             contested = even and wishes[sources[number].relative.parent, sources[number].relative.stem] > 1
             for stem in islice(_names(source), int(contested), None):
                 before = row

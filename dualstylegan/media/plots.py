@@ -22,18 +22,18 @@ def line_plots(
 
     Returns uint8 (H, W, 3). What is not finite is left out of a curve.
     """
-    series = {name: cleaned for name, points in series.items() if len((cleaned := _finite(*points))[0])}
-    columns = max(1, min(columns, len(series)))
+    curves = {name: cleaned for name, points in series.items() if len((cleaned := _finite(*points))[0])}
+    columns = max(1, min(columns, len(curves)))
     font, head_font = font_of(12), font_of(16)
     caption_px, head_px = line_height(font) + 4, line_height(head_font) + GAP_PX if title else 0
     cell = PLOT_PX[0] + GAP_PX, PLOT_PX[1] + 2 * caption_px + GAP_PX
-    rows = max(1, math.ceil(len(series) / columns))
+    rows = max(1, math.ceil(len(curves) / columns))
     page = Image.new("RGB", (columns * cell[0] + GAP_PX, head_px + rows * cell[1] + GAP_PX), PAPER)
     draw = ImageDraw.Draw(page)
     if title:
         draw.text((GAP_PX, GAP_PX // 2), shortened(title, head_font, page.width - 2 * GAP_PX), INK, head_font)
 
-    for number, (name, (steps, values)) in enumerate(series.items()):
+    for number, (name, (steps, values)) in enumerate(curves.items()):
         row, column = divmod(number, columns)
         left, top = GAP_PX + column * cell[0], head_px + GAP_PX + row * cell[1]
         means = _running_mean(values)

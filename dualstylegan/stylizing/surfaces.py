@@ -54,14 +54,14 @@ def flat(frame: np.ndarray, face_px: float) -> np.ndarray:
     areas = _strokes(_strokes(low, ways), ways)
     light = areas.mean(1, keepdim=True)
     lines = _blurred(light, 1.8).sub_(_blurred(light, 0.9)).sub_(OUTLINE_FROM).div_(OUTLINE_OVER)
-    areas = _applied(frame, face_px, low, areas, 2 * TEXTURE)
-    levels = Image.fromarray(areas).convert("L", matrix=(1 / 3, 1 / 3, 1 / 3, 0))
+    laid = _applied(frame, face_px, low, areas, 2 * TEXTURE)
+    levels = Image.fromarray(laid).convert("L", matrix=(1 / 3, 1 / 3, 1 / 3, 0))
     gain = _in_levels()[np.asarray(levels)]
     # Cut out at full size: so lines are as crisp as those that a style draws in its faces.
     gain *= _enlarged(lines, *frame.shape[:2])[0, 0].clamp_(0, 1).mul_(-OUTLINE).add_(1).numpy()
-    painted, plane = np.empty_like(areas), np.empty_like(gain)
+    painted, plane = np.empty_like(laid), np.empty_like(gain)
     for channel in range(3):  # all three in one go would take four times as long
-        np.multiply(areas[..., channel], gain, out=plane)
+        np.multiply(laid[..., channel], gain, out=plane)
         painted[..., channel] = np.minimum(plane, 255, out=plane)
     return painted
 
