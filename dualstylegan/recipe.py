@@ -341,7 +341,7 @@ class Recipe:
     name: Annotated[str, FILE_NAME]  # a file's own, where it says none
     kind: Kind = "style"
     about: str = ""
-    base_model: str = ""  # what it starts from: a zoo name, a bundle or a run folder; kind base makes one
+    base_model: str = ""  # what it starts from: a zoo name, a bundle or a run folder; a base need not name one
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     precision: Annotated[Precision, BeforeValidator(spell_precision)] = "auto"
     compile: Literal["off", "auto"] = "off"  # auto: a base's networks, where there is a compiler

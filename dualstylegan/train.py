@@ -17,7 +17,7 @@ from dualstylegan.models.library import fetch_base
 from dualstylegan.recipe import Recipe, dump_recipe
 from dualstylegan.runtime.files import sweep
 from dualstylegan.runtime.processes import Processes
-from dualstylegan.training.check import check
+from dualstylegan.training.check import check, known_base
 from dualstylegan.training.perception import fetch_perception
 from dualstylegan.training.run import RunFolder
 from dualstylegan.training.stages import Stages
@@ -99,8 +99,8 @@ def _run(stages: Stages, name: str, *, again: bool) -> Iterator[Event]:
         under_way = stages.from_step is not None and earlier in ("transfer", "pretrain")
         if not under_way and not folder.is_done(stages.place(earlier)):
             raise TrainingError(f"{folder.path}: stage '{name}' comes after '{earlier}', which is not done.")
-    base = None if recipe.kind == "base" else stages.base.header["sha256"]
-    settings = settings_of(recipe, name, base=base, from_step=stages.from_step)
+    header = known_base(recipe) if recipe.kind == "base" else stages.base.header
+    settings = settings_of(recipe, name, base=header["sha256"] if header else None, from_step=stages.from_step)
     known = folder.begun_with(place)
     if known is not None and known != settings:
         demand_longer_only(recipe, folder, name, known, settings)
@@ -122,7 +122,7 @@ def _fetch(recipe: Recipe, processes: Processes) -> Iterator[Event]:
     """What the recipe stands on and is not here yet, one process at a time; the first one speaks."""
     wanted, terms = recipe.perception, Terms(processes.verb)
     for events in (
-        fetch_base(recipe.base_model, terms) if recipe.kind != "base" else (),
+        fetch_base(recipe.base_model, terms) if recipe.base_model else (),
         fetch_perception(wanted.features, wanted.identity, terms),
     ):
         for event in events:

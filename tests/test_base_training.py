@@ -9,18 +9,20 @@ import pytest
 import torch
 from conftest import ROOT
 
-from dualstylegan.errors import UsageError
+from dualstylegan.errors import TrainingError, UsageError
 from dualstylegan.models.base import Base, save_base
 from dualstylegan.models.library import load_base
 from dualstylegan.networks.part_critics import PartCritics, eyes, mouth
 from dualstylegan.networks.residual_encoder import ResidualEncoder
-from dualstylegan.networks.small_encoder import Halving
+from dualstylegan.networks.small_encoder import Halving, SmallEncoder
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import BasePhase, BaseTraining
 from dualstylegan.runtime.compiling import faster
 from dualstylegan.runtime.processes import Processes
+from dualstylegan.training import going_on
 from dualstylegan.training.adversary import Adversary
-from dualstylegan.training.base import BaseStage, attention
+from dualstylegan.training.base import BaseStage, attention, grow, phase_networks
+from dualstylegan.training.going_on import hand_over
 
 sys.path.insert(0, str(ROOT / "tests" / "bench"))
 
@@ -267,3 +269,39 @@ def test_all_mirrored_a_base_draws_mirrored_faces_but_with_the_older_encoder(kin
         sides.mirror(encoder)
         turned = g(encoder(faces.flip(3)), noise=silent).flip(3)
     assert torch.allclose(turned, drawn, atol=1e-3) is alike
+
+
+def test_a_base_goes_on_from_another_one_grown_and_with_an_encoder_that_looks_twice(generator, monkeypatch):
+    """What the older encoder knew, the new one knows: it is a good deal nearer to it than to what chance gives."""
+    torch.manual_seed(2)
+    monkeypatch.setattr(going_on, "FIT_STEPS", 100)
+    known = SmallEncoder(12, 16, 64, channels=8).eval().requires_grad_(False)
+    smooth = torch.nn.functional.interpolate(torch.randn(64, 3, 6, 6), 64, mode="bicubic").clamp(-1, 1)
+    encoders = [ResidualEncoder(14, 16, 64, channels=8).connect(generator).eval() for _ in range(2)]
+    hand_over(known, encoders[0], lambda count: smooth[torch.randint(48, (count,))])
+    wanted = known(smooth[48:])
+    with torch.no_grad():
+        taught, fresh = ((encoder(smooth[48:])[:, :12] - wanted).square().mean().item() for encoder in encoders)
+    assert taught < 0.5 * fresh
+
+    settings = BaseTraining(
+        size=256,
+        style_dim=16,
+        mapping_layers=2,
+        channels={**CHANNELS, 256: 8},
+        encoder_channels=8,
+        passes=2,
+        phases=(BasePhase(size=256),),
+    )
+    before = Base({}, generator)
+    grown, *_ = phase_networks(settings, 0, None, torch.device("cpu"), before)
+    code = torch.randn(1, grown.rows, 16)
+    small, large = generator(code[:, : generator.rows]), grown(code)
+    assert torch.allclose(torch.nn.functional.avg_pool2d(large, 2), small, atol=0.1)  # enlarged, nothing added yet
+
+
+def test_what_does_not_fit_is_said_before_anything_is_taken(generator):
+    with pytest.raises(TrainingError, match=r"8 channels, codes of 16 .* 4, 16 and 64"):
+        hand_over(SmallEncoder(12, 16, 64, channels=8), ResidualEncoder(12, 16, 64, channels=4), None)
+    with pytest.raises(TrainingError, match="other layers than this base's, constant"):
+        grow(generator, Generator(128, style_dim=16, mapping_layers=2, channels={**CHANNELS, 4: 4}))

@@ -87,6 +87,17 @@ def test_a_base_keeps_gs_own_discriminator_beside_stage_twos_end(trained):
     assert kept.path_mean == pytest.approx(end["stage"]["path_mean"]) != 0  # float32 on disk
 
 
+def test_a_base_goes_on_from_another_one(trained, tmp_path):
+    """It begins as that one is: here it hardly learns anything itself."""
+    recipe = write_base_recipe(tmp_path / "next.toml", trained / "photos")
+    changed = [f"base_model={trained / 'base'}", "base.phases=[{size = 32, steps = 1, batch = 4, lr = 1e-12}]"]
+    list(train(load_recipe(recipe, changed), tmp_path / "next", until="base", cpu=True))
+    before, made = load_base(trained / "base"), load_base(tmp_path / "next" / "base")
+    for network in ("generator", "encoder"):
+        old, new = (getattr(base, network).state_dict() for base in (before, made))
+        assert all(torch.allclose(new[name], tensor, atol=1e-5) for name, tensor in old.items())
+
+
 @pytest.mark.parametrize("has_pretrain", [True, False])
 def test_stage_three_goes_on_where_stage_two_stopped_if_the_base_says_where(trained, has_pretrain):
     training = Stages(load_recipe(trained / "style.toml"), RunFolder(trained / "style"), Processes())

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from dualstylegan.choices import STRUCTURE_ROWS
+from dualstylegan.errors import TrainingError
 from dualstylegan.media.images import from_tensor
 from dualstylegan.media.sheets import strip
+from dualstylegan.models.base import Base
 from dualstylegan.models.build import new_generator
 from dualstylegan.networks.residual_encoder import BODY_PX, ResidualEncoder
 from dualstylegan.networks.small_encoder import SmallEncoder
@@ -251,12 +253,21 @@ def recolor(images: Tensor) -> Tensor:
 
 
 def phase_networks(
-    settings: BaseTraining, index: int, before: Mapping[str, Any] | None, device: torch.device
+    settings: BaseTraining,
+    index: int,
+    before: Mapping[str, Any] | None,
+    device: torch.device,
+    known: Base | None = None,
 ) -> Networks:
-    """Networks of the phase `index`, grown from the snapshot that the phase before it has left."""
+    """Networks of the phase `index`, grown from the snapshot that the phase before it has left, or, for the first one,
+    from the generator of `known`."""
     phase = settings.phases[index]
     generator, encoder = new_generator(vars(settings), phase.size), new_encoder(settings)
     discriminator = Discriminator(phase.size, channels=settings.channels) if phase.adversarial else None
+    if known is not None:
+        generator = grow(known.generator, generator)
+        if discriminator and known.discriminator and known.generator.size == phase.size:
+            discriminator.load_state_dict(known.discriminator.state_dict())
     if before is not None:
         earlier = new_generator(vars(settings), settings.phases[index - 1].size)
         earlier.load_state_dict(before["generator"])
@@ -301,11 +312,14 @@ def drawn_px(settings: BaseTraining, phase: BasePhase, encoder: SmallEncoder | R
 
 
 def grow(small: Generator | None, large: Generator) -> Generator:
-    """Give `large` the layers of `small`, a generator of half its size or less; the new layers start silent."""
+    """Give `large` the layers of `small`, a generator of its size or less; new layers start silent. Raises
+    TrainingError where they do not fit."""
     if small is None:
         return large
-    known = small.state_dict()
-    large.load_state_dict({**large.state_dict(), **known})
+    known, wanted = small.state_dict(), large.state_dict()
+    if wrong := [key for key in known if key not in wanted or known[key].shape != wanted[key].shape]:
+        raise TrainingError(f"base_model: its generator has other layers than this base's, {wrong[0]} for one.")
+    large.load_state_dict({**wanted, **known})
     with torch.no_grad():
         for to_rgb in large.to_rgbs[len(small.to_rgbs) :]:
             to_rgb.weight.zero_()  # type: ignore[operator]  # of a ModuleList, any module

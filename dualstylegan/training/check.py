@@ -47,7 +47,7 @@ def check(
     if "data" in stages:
         check_portraits(recipe, stages)
     header = known_base(recipe)
-    if header:
+    if header and recipe.kind != "base":
         check_fit(recipe, stages, header)
     check_snapshot(recipe, folder, from_step)
     if redo:
@@ -122,8 +122,8 @@ def check_exemplars(recipe: Recipe, names: Sequence[str], stages: Sequence[str])
 
 
 def known_base(recipe: Recipe) -> Header | None:
-    """The header of the base a recipe starts from, or None: it makes one, or has to fetch it. Raises UsageError."""
-    folder = None if recipe.kind == "base" else find_model(recipe.base_model, "base")
+    """The header of the base a recipe starts from; None without one, or before it is fetched. Raises UsageError."""
+    folder = find_model(recipe.base_model, "base") if recipe.base_model else None
     return None if folder is None else read_header(folder)
 
 

@@ -49,6 +49,11 @@ class Shared:
         return base
 
     @property
+    def base_before(self) -> Base | None:
+        """The base that the one in the making goes on from, where the recipe names one."""
+        return load_base(self.recipe.base_model) if self.recipe.base_model else None
+
+    @property
     def encoder(self) -> Encoder:
         """The base's, on the device."""
         assert self.base.encoder is not None  # `base` has looked

@@ -23,6 +23,7 @@ from dualstylegan.training.data import prepare_portraits
 from dualstylegan.training.destylization import destylization_grid, destylize_portraits
 from dualstylegan.training.finetune import FinetuneStage
 from dualstylegan.training.fitting import say_left_out
+from dualstylegan.training.going_on import hand_over
 from dualstylegan.training.intrinsic import RandomFaces
 from dualstylegan.training.loop import Pace, Stage, seed_for, train_stage
 from dualstylegan.training.outcome import base_after_stage_two, trained_base, trained_style
@@ -79,7 +80,11 @@ class Stages(Shared):
         phase, compiling = settings.phases[index], self.recipe.compile == "auto"
         before = self.folder.snapshot(f"base{index}") if index else None
         self.seed(name)
-        generator, encoder, discriminator = phase_networks(settings, index, before, self.device)
+        known = self.base_before if index == 0 else None
+        generator, encoder, discriminator = phase_networks(settings, index, before, self.device, known)
+        if known and known.encoder and not self.folder.last_checkpoint(name):
+            fitting = self.pictures(encoder.input_size, flip=True)
+            hand_over(known.encoder.to(self.device), encoder, fitting.next)
         adversary = None
         if discriminator is not None:
             adversary = Adversary.of(discriminator, settings, phase.discriminator_lr, self.processes)

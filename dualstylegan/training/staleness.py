@@ -31,7 +31,7 @@ def settings_of(recipe: Recipe, stage: str, *, base: str | None = None, from_ste
     before = recipe.stages[: recipe.stages.index(stage) + 1]
     settings: Settings = {name: _plain(getattr(recipe, name)) for name in before if hasattr(recipe, name)}
     settings |= {"seed": recipe.seed, "perception": _plain(recipe.perception)}
-    return settings if recipe.kind == "base" else settings | {"base": base}
+    return settings | {"base": base} if recipe.kind != "base" or base else settings
 
 
 def demand_longer_only(recipe: Recipe, run: RunFolder, stage: str, known: Settings, settings: Settings) -> None:
