@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -62,33 +64,32 @@ def align_pictures(
     if size < 0 or size > 8192:
         raise UsageError(f"--size is the side of a crop in pixels, up to 8192, or 0 for none; not {size}.")
     out = Destination.of(output, "faces")
-    if out.folder is None:
+    folder = out.folder
+    if folder is None:
         raise UsageError(f"-o {output}: align writes into a folder.")
     known = given_faces(landmarks) if landmarks is not None else None
     if known is None:
         check_detector(detector)
-    record = _Record(out.folder / "faces.json", mine)
+    record = _Record(folder / "faces.json", mine)
     processes = Processes.launched(cpu=device == "cpu", verb=VERB)
 
     def decide() -> tuple[Plan, list[_Photo], str | None]:
         """What there is to do, decided once: while one process plans none is writing yet."""
         passed_over = PassedOver()
-        sources = expand_inputs(
-            inputs, exclude=out.folder, kinds=("picture",), passed_over=passed_over, is_ours=is_marked
-        )
-        if known is not None:
+        sources = expand_inputs(inputs, exclude=folder, kinds=("picture",), passed_over=passed_over, is_ours=is_marked)
+        if known is not None and landmarks is not None:
             check_known(known, [source for source in sources if not source.problem], landmarks)
         plan = Plan([source.path for source in sources], also=[landmarks])
         plan.add(record.path, "the list of faces")
         for crop in record.crops_of_others({source.relative.as_posix() for source in sources}):
-            plan.keep(out.folder / crop, "an earlier crop")
-        crops = [[None]] * len(sources) if not size else plan.results(out, sources, suffix=".png", even=True)
-        tasks = [_Photo(VERB, source, crop) for source, (crop,) in zip(sources, crops, strict=True)]
+            plan.keep(folder / crop, "an earlier crop")
+        crops = plan.results(out, sources, suffix=".png", even=True) if size else []
+        tasks = [_Photo(VERB, source, crop[0] if crop else None) for source, crop in zip_longest(sources, crops)]
         return plan, tasks, passed_over.line()
 
     plan, tasks, passed_over = processes.agree(decide)
     tasks = mine.part(tasks)
-    job = _Job(out.folder, size, record, plan)
+    job = _Job(folder, size, record, plan)
     tally: Counter[str] = Counter()
 
     def work() -> Iterator[Event]:
@@ -116,7 +117,7 @@ def align_pictures(
     if processes.is_main:
         yield Event("plan", VERB, total=len(tasks))
     try:
-        for event in processes.gather(work, out.folder):
+        for event in processes.gather(work, folder):
             tally[event.kind] += 1
             tally["faces"] += event.data.get("faces", 0)
             record.take(event.data.pop("entries", []))
@@ -144,6 +145,12 @@ class _Photo(Task):
     def file(self) -> str:
         return self.source.relative.as_posix()
 
+    @property
+    def pixels(self) -> np.ndarray:
+        """Of the picture, while it is in work."""
+        assert self.picture is not None
+        return self.picture.pixels
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -164,13 +171,12 @@ class _Job:
 
     def write(self, task: _Photo) -> list[Path]:
         """Cut and write every face of a picture, note them and return the files."""
-        crops = self.plan.numbered(task.crop, len(task.faces)) if self.size else []
+        crops = self.plan.numbered(task.crop, len(task.faces)) if task.crop else []
         for face, crop in zip(task.faces, crops, strict=bool(self.size)):
-            write_picture(crop, from_tensor(crop_face(task.picture.pixels, face.crop_from_photo, self.size)))
-        names = [crop.relative_to(self.folder).as_posix() for crop in crops] or [None] * len(task.faces)
-        size = self.size or None
-        entries = zip(task.faces, names, strict=True)
-        task.entries = [entry_of(task.file, face, name, size) for face, name in entries]
+            write_picture(crop, from_tensor(crop_face(task.pixels, face.crop_from_photo, self.size)))
+        names = [crop.relative_to(self.folder).as_posix() for crop in crops]
+        named = zip_longest(task.faces, names)
+        task.entries = [entry_of(task.file, face, name, self.size or None) for face, name in named]
         self.record.take(task.entries)
         return crops
 
@@ -245,20 +251,22 @@ def _run(
             else:
                 ordered = sorted(found, key=lambda face: face.crop_side_px, reverse=True)
                 task.faces = ordered[:1] if largest else ordered
-                writer.submit(task, lambda task=task: job.write(task), nbytes=_nbytes(task.picture))
+                writer.submit(task, partial(job.write, task), nbytes=task.pixels.nbytes)
                 continue
             task.picture = None
 
     batch: list[_Photo] = []
     with Line() as line:
         writer = line.behind("write")
-        for task, picture in line.each(tasks, lambda task: read_picture(task.source.path), "read", nbytes=_nbytes):
+        for task, picture in line.each(
+            tasks, lambda task: read_picture(task.source.path), "read", nbytes=lambda picture: picture.pixels.nbytes
+        ):
             if isinstance(picture, Exception):
                 yield task.failed(picture)
                 continue
             task.picture = picture
             batch.append(task)
-            if len(batch) >= MOST_AT_ONCE or sum(_nbytes(task.picture) for task in batch) > BUDGET_BYTES:
+            if len(batch) >= MOST_AT_ONCE or sum(task.pixels.nbytes for task in batch) > BUDGET_BYTES:
                 yield from find(batch)
                 batch = []
             yield from finish(writer.finished())
@@ -277,13 +285,11 @@ def _faces(
             BadFileError(f"{task.source.path}: {missing}.") if faces is None else faces
             for task, faces in zip(batch, found, strict=True)
         ]
+    if finder is None:  # there is no picture to look at
+        return []
     try:
-        return list(finder.find([task.picture.pixels for task in batch]))
+        return list(finder.find([task.pixels for task in batch]))
     except Exception as error:
         if len(batch) == 1:
             return [error]
         return [_faces([task], finder, known)[0] for task in batch]  # one bad picture must not take the others along
-
-
-def _nbytes(picture: Picture) -> int:
-    return int(np.asarray(picture.pixels).nbytes)

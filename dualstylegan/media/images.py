@@ -168,13 +168,13 @@ def as_picture(image: Image.Image | np.ndarray) -> Picture:
 
 
 def _from_pillow(image: Image.Image, words: Mapping[bytes, bytes] | None = None) -> Picture:
-    kept = {"icc": image.info.get("icc_profile"), "exif": exif_of(image), "dpi": image.info.get("dpi")}
+    kept: dict[str, Any] = {"icc": image.info.get("icc_profile"), "exif": exif_of(image), "dpi": image.info.get("dpi")}
     with suppress(Exception):  # a broken EXIF block does not make the pixels unreadable
         ImageOps.exif_transpose(image, in_place=True)
     kept["stored"] = image if image.mode in _OF_TIFF else None
     alpha = None
     if image.has_transparency_data:
-        image, alpha = _without_alpha(image, deep=bool(words) and words.get(b"IHDR", b"")[8:9] == b"\x10")
+        image, alpha = _without_alpha(image, deep=(words or {}).get(b"IHDR", b"")[8:9] == b"\x10")
     image = _eight_bit(image)
     if words:
         kept["words"] = {name: data for name, data in words.items() if name != b"IHDR"}
@@ -283,16 +283,16 @@ def write_picture(
 
 def ready_for(form: str, pixels: np.ndarray | None, like: Picture) -> tuple[Image.Image, dict[str, Any]]:
     """What Pillow saves in a format, and with what: `pixels` uint8 (H, W, 3) sRGB, made of `like`. None: as it was."""
-    as_stored = pixels is None and form == "TIFF" and like.stored is not None
+    stored = like.stored if pixels is None and form == "TIFF" else None
     pixels = like.pixels if pixels is None else pixels
     height, width = pixels.shape[:2]
-    has_alpha = like.alpha is not None and like.alpha.shape == (height, width)
-    image, own = (like.stored, True) if as_stored else _in_own_space(pixels, like)
-    in_ink = image.mode == "CMYK" and (has_alpha or form not in ("JPEG", "TIFF"))
-    if (image.mode == "LAB" and not as_stored) or in_ink or (like.profile and form not in _WITH_PROFILE):
+    clear = like.alpha if like.alpha is not None and like.alpha.shape == (height, width) else None
+    image, own = _in_own_space(pixels, like) if stored is None else (stored, True)
+    in_ink = image.mode == "CMYK" and (clear is not None or form not in ("JPEG", "TIFF"))
+    if (image.mode == "LAB" and stored is None) or in_ink or (like.profile and form not in _WITH_PROFILE):
         image, own = Image.fromarray(pixels), False
-    if has_alpha:
-        alpha = Image.fromarray(like.alpha)
+    if clear is not None:
+        alpha = Image.fromarray(clear)
         if form in _WITH_ALPHA:
             image = image.convert("RGB") if image.mode == "L" and form not in _WITH_GREY_ALPHA else image
             image = image.copy() if image is like.native else image
@@ -367,7 +367,7 @@ def check_format(path: str | os.PathLike) -> None:
 def format_of(path: Path) -> str:
     """Pillow's name of the format that a suffix names. Raises UsageError where it names none that can be written."""
     Image.init()
-    form = Image.registered_extensions().get(path.suffix.lower())
+    form = Image.registered_extensions().get(path.suffix.lower(), "")
     form = {"MPO": "JPEG"}.get(form, form)
     if form not in Image.SAVE or form in ("PDF", "EPS") or (form == "AVIF" and not features.check("avif")):
         raise UsageError(f"Cannot write {path.name}: '{path.suffix}' is no picture format. Try .jpg, .png or .webp.")
