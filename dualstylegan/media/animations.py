@@ -45,7 +45,7 @@ class Animation(Stills):
         self.info = self._about(
             Fraction(1000, first.duration or _UNSAID_MS),
             self._said() if self._start_s == 0 and self._end_s is None else None,
-            pix_fmt="rgb24" if first.source.alpha is None else "rgba",
+            pix_fmt="rgb24" if self._still.alpha is None else "rgba",
             codec=(self._image.format or "").lower(),
             kind="animation",
             loop=self._loop(),

@@ -14,7 +14,7 @@ import numpy as np
 from dualstylegan.errors import BadFileError, UsageError
 from dualstylegan.media.detect import ANIMATED_SUFFIXES, gap_in, numbered_pictures
 from dualstylegan.media.film.film import Film, FilmFrame, FilmInfo, Still
-from dualstylegan.media.film.planes import to_deep_rgb
+from dualstylegan.media.film.planes import rows_of, to_deep_rgb
 from dualstylegan.media.images import read_picture, write_picture
 from dualstylegan.media.paths import kind_of
 from dualstylegan.runtime.files import whole_folder
@@ -47,7 +47,8 @@ class Stills(Film):
                 raise BadFileError(f"{self._path} has no frame from {self._start_s:g} s on.")
             reason = f": {self.problems[0]}" if self.problems else ""
             raise BadFileError(f"{self._path} holds no frame that can be read{reason}.")
-        self._first = first
+        assert isinstance(first.source, Still)  # as all of `_timed` are
+        self._first, self._still = first, first.source
 
     def _in_range(self) -> Iterator[FilmFrame]:
         base, index = self._base(), 0
@@ -74,7 +75,7 @@ class Stills(Film):
         count = whole if self._most is None else self._most if whole is None else min(whole, self._most)
         (height, width), seconds = self._first.pixels.shape[:2], None if count is None else float(count / rate)
         part: dict[str, Any] = {"start_s": self._start_s, "end_s": self._end_s, "max_frames": self._most}
-        alpha = self._first.source.alpha is not None
+        alpha = self._still.alpha is not None
         return FilmInfo(self._path, width, height, self._base(), rate, count, seconds, alpha=alpha, **part, **own)
 
 
@@ -92,7 +93,7 @@ class NumberedFrames(Stills):
         self._open()
         start = round(self._start_s * FRAME_RATE)
         end = len(paths) if self._end_s is None else min(len(paths), round(self._end_s * FRAME_RATE))
-        first = self._first.source
+        first = self._still
         depth: dict[str, Any] = {}
         if first.deep is not None:
             depth = {"pix_fmt": "rgb48le" if first.alpha is None else "rgba64le", "bit_depth": 16}
@@ -137,8 +138,7 @@ def _deep_png(path: Path) -> np.ndarray | None:
         wanted = "rgba64le" if head[25] in (4, 6) else "rgb48le"
         frame = frames[0].reformat(format=wanted, threads=1)
         width = frame.width * (4 if wanted == "rgba64le" else 3)
-        plane = frame.planes[0]
-        rows = np.frombuffer(plane, "<u2").reshape(-1, plane.line_size // 2)[: frame.height, :width]
+        rows = rows_of(frame.planes[0], "<u2")[: frame.height, :width]
         return rows.reshape(frame.height, frame.width, -1).copy()
     except (OSError, IndexError, ValueError) as error:
         raise BadFileError(f"{path} is damaged or cut off ({error}).") from None
@@ -191,19 +191,19 @@ class FramesWriter:
 
     def write(self, frame: FilmFrame, pixels: np.ndarray | None) -> None:
         source = frame.source
-        own = isinstance(source, Still) and source.path is not None
+        own = source.path if isinstance(source, Still) else None
         if pixels is not None and pixels is not frame.pixels and not np.array_equal(pixels, frame.pixels):
             changed = True
         else:
             changed, pixels = False, frame.pixels
         self._count += 1
-        target = self._folder / (source.path.name if own else f"{self._count:06d}.png")
+        target = self._folder / (own.name if own else f"{self._count:06d}.png")
         if own and not changed and (self._info.width, self._info.height) == self._size:
-            shutil.copyfile(source.path, target)
+            shutil.copyfile(own, target)
         elif self._deep:
             _write_deep_png(target.with_suffix(".png"), _deepened(frame, pixels))
         else:
-            write_picture(target, pixels, like=read_picture(source.path) if own else None)
+            write_picture(target, pixels, like=read_picture(own) if own else None)
 
     def finish(self) -> None:
         if not self._count:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from numpy.typing import DTypeLike
 
 from dualstylegan.media.film import hdr
 
@@ -46,7 +47,8 @@ AS_STORED = Turn()
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     """The nine numbers of the frame's display matrix, where it has one."""
-    for side in frame.side_data:
+    sides: Any = frame.side_data  # which PyAV types as its keys
+    for side in sides:
         if side.type.name == "DISPLAYMATRIX":
             return tuple(np.frombuffer(bytes(side), np.int32).tolist())
     return None
@@ -117,16 +119,14 @@ def to_rgb(frame: av.VideoFrame, color: Color) -> np.ndarray:
     if color.is_hdr:
         return hdr.to_srgb(to_deep_rgb(frame, color), color.transfer)
     picture = convert(frame, color, "rgb24")
-    plane = picture.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: picture.height, : 3 * picture.width]
+    rows = rows_of(picture.planes[0], np.uint8)[: picture.height, : 3 * picture.width]
     return np.ascontiguousarray(rows).reshape(picture.height, picture.width, 3)
 
 
 def to_deep_rgb(frame: av.VideoFrame, color: Color) -> np.ndarray:
     """uint16 (H, W, 3) as stored, not turned, white being 65535."""
     picture = convert(frame, color, "rgb48le")
-    plane = picture.planes[0]
-    rows = np.frombuffer(plane, "<u2").reshape(-1, plane.line_size // 2)[: picture.height, : 3 * picture.width]
+    rows = rows_of(picture.planes[0], "<u2")[: picture.height, : 3 * picture.width]
     return np.ascontiguousarray(rows).reshape(picture.height, picture.width, 3)
 
 
@@ -151,13 +151,17 @@ def is_planar(form: av.VideoFormat) -> bool:
     return len(set(planes)) == len(planes) and not (form.has_palette or form.is_bit_stream or form.is_big_endian)
 
 
+def rows_of(plane: Any, kind: DTypeLike) -> np.ndarray:
+    """A view of a plane's rows, with what pads them at their ends."""
+    rows = np.frombuffer(plane, kind)
+    return rows.reshape(-1, plane.line_size // rows.itemsize)
+
+
 def planes_of(frame: av.VideoFrame) -> list[np.ndarray]:
     """One view (h, w) uint8 or uint16 per component of a planar frame, in the order of its components."""
     views = []
     for part in frame.format.components:
-        plane = frame.planes[part.plane]
-        kind = np.dtype(np.uint8 if part.bits <= 8 else "<u2")
-        rows = np.frombuffer(plane, kind).reshape(-1, plane.line_size // kind.itemsize)
+        rows = rows_of(frame.planes[part.plane], np.uint8 if part.bits <= 8 else "<u2")
         views.append(rows[: part.height, : part.width])
     return views
 
