@@ -28,6 +28,7 @@ from dualstylegan.errors import UsageError, did_you_mean
 from dualstylegan.media.mark import is_marked
 from dualstylegan.media.paths import MEDIA_SUFFIXES, Source, kind_of
 from dualstylegan.runtime.files import LONGEST_NAME, at_home
+from dualstylegan.runtime.processes import Processes
 
 FIELDS = ("stem", "ext", "parent", "style", "id")
 
@@ -196,7 +197,7 @@ class Plan:
         """Take the pages of a sheet, NAME.png, NAME-2.png, ... up to `most`, of each process."""
         for rank in range(processes):
             for number in range(1, max(1, most) + 1):
-                one = self.add(page(own(Path(path), rank), number), "the sheet")
+                one = self.add(page(Processes(rank, processes).own(Path(path)), number), "the sheet")
                 if one != Path(path):  # a name that nobody has given
                     refuse_anothers(one, f"Give the sheet another name than {path}.")
 
@@ -336,11 +337,6 @@ def without_results(
 def page(path: Path, number: int) -> Path:
     """The name of a sheet's page: sheet.png, sheet-2.png, ..."""
     return path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-
-
-def own(path: Path, rank: int) -> Path:
-    """A file that each process writes for itself: `path` in the first, NAME.rank1.png in the next."""
-    return path if rank == 0 else path.with_stem(f"{path.stem}.rank{rank}")
 
 
 # How paths are compared

@@ -18,7 +18,7 @@ from dualstylegan.media.film import hdr
 
 # AVCOL_SPC (what files say) -> swscale's number of the same matrix. 2 is "not said".
 _SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-BT709, UNSAID = 1, 2
+UNSAID = 2
 LIMITED, FULL = 1, 2
 
 _own = threading.local()
