@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import typer
+from collections.abc import Iterator
 
-from dsgcli.options import JsonOption, OfflineOption
+from dsgcli.command import verb
+from dualstylegan.events import Event
 
 
-def doctor(json: JsonOption = False, offline: OfflineOption = False) -> None:
+@verb(answer=True)
+def doctor() -> Iterator[Event]:
     """Say what a bug report needs: versions, devices, codecs, the cache, which models are here."""
-    from dsgcli.report import show
     from dualstylegan.doctor import diagnose
 
-    raise typer.Exit(show(diagnose(), json=json, answer=True))
+    return diagnose()

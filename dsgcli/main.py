@@ -94,8 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
-    verb = next((argument for argument in arguments if not argument.startswith("-")), "dsg")
-    verb = verb if "--json" in arguments else None
+    named = next((argument for argument in arguments if not argument.startswith("-")), "dsg")
+    verb = named if "--json" in arguments else None  # of events that tell a script what went wrong
     try:
         _refuse_empty(arguments)
         status = app(arguments, prog_name="dsg", standalone_mode=False)
@@ -179,11 +179,13 @@ def _flush_stdout() -> int:
 
     The status: 1 where what was said found no room.
     """
+    stream = sys.__stdout__
+    assert stream is not None  # something stands in for a closed one
     try:
         sys.stdout.flush()
-        sys.__stdout__.flush()
+        stream.flush()
     except (OSError, ValueError) as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             _say(f"Output: {error.strerror}.")
             return 1

@@ -68,7 +68,7 @@ class _JsonLines:
         except Exception as error:
             if self._verb:
                 print_failure(self._verb, failure(error))
-                error.is_told = True
+                error.__dict__["is_told"] = True
             raise
 
     def _take(self, event: Event) -> None:

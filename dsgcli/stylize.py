@@ -2,61 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
+from dsgcli.command import verb
 from dsgcli.options import (
     FILM,
     STYLIZER,
     DryRunOption,
     InputsArgument,
-    JsonOption,
     LandmarksOption,
-    OfflineOption,
-    OutOption,
     ShardOption,
     SkipExistingOption,
-    StyleOption,
-    takes,
+    out_option,
+    style_option,
 )
 from dualstylegan.choices import NoFace
+from dualstylegan.events import Event
 from dualstylegan.stylizing.settings import FilmOptions, StylizerSettings
 
-CropOption = Annotated[bool, typer.Option("--crop", help="Write aligned portraits; of a film, its largest face's.")]
-NoFaceOption = Annotated[NoFace, typer.Option("--no-face", help="What has no face is copied or not.")]
-SheetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--sheet",
-        metavar="FILE",
-        help="Also show before and after: strips in a PNG, or an HTML page with sliders, films and failures.",
-        show_default=False,
-    ),
-]
-SheetKeepOption = Annotated[
-    bool, typer.Option("--sheet-keep", help="On strips also show each style with --scene keep.")
-]
 
-
-@takes(settings=STYLIZER, film=FILM)
+@verb(settings=STYLIZER, film=FILM)
 def stylize(
     inputs: InputsArgument,
-    style: StyleOption,
+    style: Annotated[
+        list[str],
+        style_option(
+            metavar="NAME:ID",
+            help="A style and its exemplar (number, file name or any portrait), a blend (toon:4*0.7+toon:17*0.3), "
+            "or a model's folder. May repeat. 'dsg styles' lists them.",
+        ),
+    ],
     settings: StylizerSettings,
     film: FilmOptions,
-    out: OutOption = None,
-    crop: CropOption = False,
-    no_face: NoFaceOption = "copy",
+    out: Annotated[
+        str | None,
+        out_option(
+            metavar="PATH",
+            help="A folder, a file, or a template with the fields {parent} {stem} {ext} {style} {id}.",
+            show_default=False,
+        ),
+    ] = None,
+    crop: Annotated[
+        bool, typer.Option("--crop", help="Write aligned portraits; of a film, its largest face's.")
+    ] = False,
+    no_face: Annotated[NoFace, typer.Option("--no-face", help="What has no face is copied or not.")] = "copy",
     landmarks: LandmarksOption = None,
-    sheet: SheetOption = None,
-    sheet_keep: SheetKeepOption = False,
+    sheet: Annotated[
+        str | None,
+        typer.Option(
+            "--sheet",
+            metavar="FILE",
+            help="Also show before and after: strips in a PNG, or an HTML page with sliders, films and failures.",
+            show_default=False,
+        ),
+    ] = None,
+    sheet_keep: Annotated[
+        bool, typer.Option("--sheet-keep", help="On strips also show each style with --scene keep.")
+    ] = False,
     skip_existing: SkipExistingOption = False,
     shard: ShardOption = None,
     dry_run: DryRunOption = False,
-    json: JsonOption = False,
-    offline: OfflineOption = False,
-) -> None:
+) -> Iterator[Event]:
     """Restyle every face in photos and films, in place.
 
     Without -o results go to stylized/ in the current folder. In folders, pictures numbered as encoders number frames
@@ -64,10 +73,9 @@ def stylize(
     at 25 frames a second. `accelerate launch -m dsgcli stylize ...` shares the list
     between processes.
     """
-    from dsgcli.report import show
     from dualstylegan.stylize import stylize_files
 
-    events = stylize_files(
+    return stylize_files(
         inputs,
         style,
         settings,
@@ -82,4 +90,3 @@ def stylize(
         sheet=sheet,
         sheet_keep=sheet_keep,
     )
-    raise typer.Exit(show(events, json=json, answer=dry_run))

@@ -1,40 +1,36 @@
-"""dsg train: a recipe from portraits to a style, or from photos to a base."""
+"""`dsg train`: a recipe from portraits to a style, or from photos to a base."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
-from dsgcli.options import JsonOption, OfflineOption
+from dsgcli.command import verb
+from dsgcli.options import CpuOption, data_option, dry_run_option, from_option, run_option
+from dualstylegan.errors import UsageError
+from dualstylegan.events import Event
 
 
+@verb()
 def train(
     recipe: Annotated[
         str | None,
         typer.Argument(metavar="RECIPE", help="A file, or the name of a shipped recipe (--list).", show_default=False),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="DIR", help="The portraits.", show_default="the recipe's")
-    ] = None,
+    data: Annotated[str | None, data_option(help="The portraits.")] = None,
     base: Annotated[
         str | None,
         typer.Option(
             "--base", metavar="MODEL", help="mini, ffhq, a base's folder or its run.", show_default="the recipe's"
         ),
     ] = None,
-    run: Annotated[
-        str | None, typer.Option("--run", metavar="DIR", help="The run folder.", show_default="runs/RECIPE")
-    ] = None,
+    run: Annotated[str | None, run_option(help="The run folder.", show_default="runs/RECIPE")] = None,
     stage: Annotated[
         str | None, typer.Option("--stage", metavar="NAME", help="Run this stage alone.", show_default=False)
     ] = None,
-    from_step: Annotated[
-        int | None,
-        typer.Option(
-            "--from", metavar="STEP", min=1, help="Make the model from this snapshot.", show_default="the last"
-        ),
-    ] = None,
+    from_step: Annotated[int | None, from_option(help="Make the model from this snapshot.")] = None,
     redo: Annotated[
         str | None,
         typer.Option("--redo", metavar="NAME", help="Forget this stage and all after it first.", show_default=False),
@@ -54,20 +50,15 @@ def train(
     ] = None,
     list_recipes: Annotated[bool, typer.Option("--list", help="List the shipped recipes.")] = False,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what would be done, a range for how long it takes, and how much memory."),
+        bool, dry_run_option(help="Say what would be done, a range for how long it takes, and how much memory.")
     ] = False,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave accelerators alone.")] = False,
-    json: JsonOption = False,
-    offline: OfflineOption = False,
-) -> None:
+    cpu: CpuOption = False,
+) -> Iterator[Event]:
     """Train a style from portraits, or a base from photos. The same command again goes on where it stopped."""
-    from dsgcli.report import show
-    from dualstylegan.errors import UsageError
     from dualstylegan.recipe import load_recipe
 
     if list_recipes:
-        raise typer.Exit(show(_listing(), json=json, answer=True))
+        return _listing()
     if recipe is None:
         raise UsageError("Name a recipe: a file, or one of those that 'dsg train --list' shows.")
     trackers = None if log_with is None else [name.strip() for name in log_with.split(",")]
@@ -75,20 +66,10 @@ def train(
 
     from dualstylegan.train import train as run_recipe
 
-    events = run_recipe(
-        resolved,
-        run,
-        stage=stage,
-        from_step=from_step,
-        redo=redo,
-        dry_run=dry_run,
-        cpu=cpu,
-    )
-    raise typer.Exit(show(events, json=json, answer=dry_run))
+    return run_recipe(resolved, run, stage=stage, from_step=from_step, redo=redo, dry_run=dry_run, cpu=cpu)
 
 
-def _listing():
-    from dualstylegan.events import Event
+def _listing() -> Iterator[Event]:
     from dualstylegan.recipe import list_recipes
 
     for entry in list_recipes():

@@ -109,7 +109,7 @@ def align_pictures(
             return
         finder = None
         if todo and known is None:
-            finder = make_detector(detector, device, min_face=min_face) if isinstance(detector, str) else detector
+            finder = make_detector(detector, device, min_face or None) if isinstance(detector, str) else detector
             if line := fallback_note(finder):
                 yield Event("note", VERB, message=line)
         yield from _run(todo, job, finder, known, largest=faces == "largest")

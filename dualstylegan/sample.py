@@ -1,6 +1,7 @@
 """Random portraits of a style, and blends between its exemplars.
 
-`Sampling` is the library; `sample_portraits` and `sample_blend` are the verb, yielding events and writing files.
+`Sampling` is the library; `sample_files`, of `sample_portraits` and `sample_blend`, is the verb: it yields events and
+writes files.
 """
 
 from __future__ import annotations
@@ -232,6 +233,34 @@ def sample_output(output: str | Path | None, *, blend: bool = False, frames: int
     elif blend:
         raise UsageError(f"{output}: a blend is drawn on one sheet; name a picture, or give --frames for a film.")
     return out.file or out.folder or Path()
+
+
+def sample_files(
+    style: str | Style,
+    settings: SamplingSettings | None = None,
+    output: str | Path | None = None,
+    *,
+    count: int = 16,
+    seed: int = 1,
+    fix: Collection[str] = (),
+    blend: Sequence[int | str] | None = None,
+    steps: int = 5,
+    frames: int | None = None,
+    fps: float = 25.0,
+) -> Iterator[Event]:
+    """`count` portraits, of which `fix` says what is the same in all; or the exemplars in `blend`, blended.
+
+    Raises UsageError for what cannot be asked before the style is loaded, or fetched.
+    """
+    if frames is not None and blend is None:
+        raise UsageError("--frames films a blend: name the exemplars with --blend 3,17.")
+    if blend is not None and fix:
+        raise UsageError("--blend keeps the content fixed and moves the style; leave out --fix.")
+    sample_output(output, blend=blend is not None, frames=frames)
+    sampling = Sampling(style, settings)
+    if blend is None:
+        return sample_portraits(sampling, output, count=count, seed=seed, fix=fix)
+    return sample_blend(sampling, blend, output, steps=steps, frames=frames, fps=fps, seed=seed)
 
 
 def sample_portraits(

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from dsgcli import main as entry
-from dsgcli.options import OfflineOption
+from dsgcli.command import OfflineOption
 from dsgcli.report import Reporter, figures, show
 from dualstylegan import __version__
 from dualstylegan.errors import DualStyleGANError, UsageError

@@ -9,6 +9,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,15 @@ def test_commands_import_the_library_and_torch_inside_functions(path):
     settings = {name for name in names if name.startswith("dualstylegan.stylizing.settings")}
     assert our_parts(names - settings) <= {"errors", "events", "choices", "__version__"}
     assert {name.split(".")[0] for name in names} & {"torch", "numpy", "PIL", "rich", "click"} == set()
+
+
+def test_an_option_is_declared_once():
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in modules("dsgcli")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    words = [arg.value for call in calls for arg in call.args if isinstance(arg, ast.Constant)]
+    names = Counter(word for word in words if isinstance(word, str) and word.startswith("--"))
+    assert {"--style", "--json", "--crf", "--batch"} <= names.keys()
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 def test_no_click_of_its_own():
