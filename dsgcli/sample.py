@@ -32,7 +32,10 @@ def sample(
             show_default="samples/, or blend.png",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed draws the same pictures.")] = 1,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", min=0, max=2**63 - 1, help="The same seed draws the same pictures.", show_default="1"),
+    ] = 1,
     fix: Annotated[
         list[str] | None,
         typer.Option(

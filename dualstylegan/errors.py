@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -43,6 +44,15 @@ class NoFaceError(DualStyleGANError):
 
 class TrainingError(DualStyleGANError):
     """Training cannot start or go on: too few portraits, a loss that is not finite, an uneven batch."""
+
+
+@contextmanager
+def before_work() -> Iterator[None]:
+    """What is refused before any work is a matter of usage, whatever it would be later: exit status 2."""
+    try:
+        yield
+    except (BadFileError, NoFaceError, TrainingError) as error:
+        raise UsageError(str(error)) from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

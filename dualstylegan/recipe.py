@@ -33,7 +33,7 @@ from dualstylegan.choices import (
     row_weights,
     spell_precision,
 )
-from dualstylegan.errors import BadFileError, TrainingError, UsageError, did_you_mean
+from dualstylegan.errors import TrainingError, UsageError, did_you_mean
 from dualstylegan.runtime.files import at_home
 
 if TYPE_CHECKING:
@@ -410,16 +410,16 @@ def load_recipe(source: str | Path, settings: Sequence[str] = (), **replace: Any
     """The recipe of a file or a name, with `--set` settings ("transfer.steps=200") applied in order.
 
     Keyword arguments with a value other than None are settings too, with double underscores for dots:
-    `load_recipe("pixar", data__folder="photos", base_model="mini")`. Raises UsageError or BadFileError, one line that
-    names the file and the key.
+    `load_recipe("pixar", data__folder="photos", base_model="mini")`. Raises UsageError, one line that names the
+    file and the key.
     """
     path = resolve_recipe(source)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors begin with a mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadFileError(f"{path}: not a TOML file: {error}") from error
+        raise UsageError(f"{path}: not a TOML file: {error}") from error
     except OSError as error:
-        raise BadFileError(f"{path}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     table.setdefault("name", path.stem)
 
     for text in settings:

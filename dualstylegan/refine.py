@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from dualstylegan.choices import Alignment
-from dualstylegan.errors import TrainingError, UsageError
+from dualstylegan.errors import TrainingError, UsageError, before_work
 from dualstylegan.events import Event
 from dualstylegan.media.images import write_picture
 from dualstylegan.models.codes import StyleBank
@@ -16,10 +16,10 @@ from dualstylegan.models.style import Style, save_style
 from dualstylegan.recipe import Data, Refine, build_recipe, load_recipe
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.train import train
-from dualstylegan.training.data import prepare_portraits
+from dualstylegan.training.check import check_folder
+from dualstylegan.training.data import list_portraits, prepare_portraits
 from dualstylegan.training.fitting import say_left_out
 from dualstylegan.training.perception import load_perception
-from dualstylegan.training.portraits import Portrait
 from dualstylegan.training.refinement import read_distances, read_refined, refine_codes, refinement_grid
 from dualstylegan.training.results import PortraitResults
 from dualstylegan.training.run import RunFolder
@@ -77,18 +77,19 @@ def refine_style(
     folder = RunFolder(run or Path("runs") / f"{found.name}-refined")
     processes = Processes.launched(cpu=cpu, verb="refine")
     device = processes.device
+    data = Data(folder=str(portraits), alignment=alignment, min_images=1)
+    with before_work():
+        check_folder(folder.path)
+        _by_exemplar(list_portraits(data), found, portraits)
     folder.create()
     with processes.together(folder.path):
         prepared = yield from prepare_portraits(
-            Data(folder=str(portraits), alignment=alignment, min_images=1),
+            data,
             folder.stage("data"),
             found.model.size,
             processes=processes,
         )
-        matched = _by_exemplar(prepared.training, bank.names)
-        if not matched:
-            known = f"{bank.names[0]} ... {bank.names[-1]}"
-            raise TrainingError(f"{portraits}: no picture there is an exemplar of '{found.name}' ({known}).")
+        matched = _by_exemplar(dict(prepared.training), found, portraits)
         ids = [i for i, name in enumerate(bank.names) if name in matched]
         without = len(bank) - len(ids)
         if without and processes.is_main:
@@ -126,17 +127,20 @@ def _finish(folder: RunFolder, style: Style, ids: Sequence[int], matched: dict[s
     yield Event("summary", "refine", output=str(made), message=message, data={"before": before, "after": after})
 
 
-def _by_exemplar(portraits: Sequence[Portrait], names: Sequence[str]) -> dict[str, Path]:
-    """{exemplar: picture}, by whole name, else by a stem that only one of them has."""
-    by_name = dict(portraits)
+def _by_exemplar(pictures: Mapping[str, Path], style: Style, folder: str | Path) -> dict[str, Path]:
+    """{exemplar: picture}, by whole name, else by a stem that only one of them has. Raises TrainingError for none."""
+    names = style.bank.names
     stems: dict[str, list[Path]] = {}
-    for name, path in portraits:
+    for name, path in pictures.items():
         stems.setdefault(PurePath(name).stem, []).append(path)
     matched = {}
     for name in names:
         alike = stems.get(PurePath(name).stem, [])
-        if name in by_name:
-            matched[name] = by_name[name]
+        if name in pictures:
+            matched[name] = pictures[name]
         elif len(alike) == 1:
             matched[name] = alike[0]
+    if not matched:
+        known = f"{names[0]} ... {names[-1]}"
+        raise TrainingError(f"{folder}: no picture there is an exemplar of '{style.name}' ({known}).")
     return matched

@@ -17,7 +17,7 @@ from dualstylegan.errors import DualStyleGANError, UsageError
 from dualstylegan.events import Event
 from dualstylegan.media.images import from_tensor, write_picture
 from dualstylegan.media.pages import Page, is_page
-from dualstylegan.media.plan import Destination, refuse_anothers
+from dualstylegan.media.plan import Destination, refuse_anothers, refuse_fields
 from dualstylegan.media.sheets import contact_sheet
 from dualstylegan.models import lookup
 from dualstylegan.models.bundle import read_header
@@ -217,6 +217,7 @@ def _keep(picture: np.ndarray, file: Path) -> None:
 
 def _sheet_place(output: str | Path) -> Path:
     if is_page(output):
+        refuse_fields(output, "the sheet")
         return Path(output)
     out = Destination.of(output)
     if out.file is None or out.file.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):

@@ -10,18 +10,17 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
-from dualstylegan.errors import TrainingError, UsageError, did_you_mean
 from dualstylegan.events import Event
 from dualstylegan.models.fetch import Terms
 from dualstylegan.models.library import fetch_base
 from dualstylegan.recipe import Recipe, dump_recipe
 from dualstylegan.runtime.files import sweep
 from dualstylegan.runtime.processes import Processes
-from dualstylegan.training.check import check, known_base
+from dualstylegan.training.check import asked_for, check, known_base
 from dualstylegan.training.perception import fetch_perception
 from dualstylegan.training.run import RunFolder
 from dualstylegan.training.stages import Stages
-from dualstylegan.training.staleness import FINAL, demand_longer_only, settings_of
+from dualstylegan.training.staleness import demand_longer_only, settings_of
 from dualstylegan.training.trackers import tracked
 
 
@@ -41,20 +40,15 @@ def train(
 
     `stage` runs that one alone, `until` all up to that one. `from_step` makes what comes after stage III from an
     earlier snapshot. `redo` forgets a stage and all after it first. `dry_run` only says what would be done, how long it
-    might take and how much memory. Whatever can be known to fail is refused first (training/check.py).
-    A base and judges that are not here yet are fetched first. Yields progress with loss figures, grids, and a summary
-    whose output is the model. Raises UsageError for stages the recipe does not have, TrainingError for what training
-    itself cannot do.
+    might take and how much memory. A base and judges that are not here yet are fetched first. Yields progress with loss
+    figures, grids, and a summary whose output is the model. Raises UsageError for whatever can be known to fail before
+    anything is done (training/check.py), TrainingError for what training itself cannot do.
     """
-    for name in (stage, until, redo):
-        if name is not None and name not in recipe.stages:
-            raise UsageError(
-                f"Recipe '{recipe.name}' has no stage '{name}'.{did_you_mean(name, recipe.stages)} "
-                f"It has {', '.join(recipe.stages)}."
-            )
     folder = RunFolder(run or Path("runs") / recipe.name)
     processes = Processes.launched(timeout_s=recipe.process_timeout_s, cpu=cpu, verb=verb)
-    processes.agree(lambda: check(recipe, folder, processes.count, until=until, from_step=from_step, redo=redo))
+    processes.agree(
+        lambda: check(recipe, folder, processes.count, stage=stage, until=until, from_step=from_step, redo=redo)
+    )
     if dry_run:
         from dualstylegan.training.estimate import plan
 
@@ -71,20 +65,9 @@ def train(
             folder.create(dump_recipe(recipe))
         processes.wait_for_all("prepared")
         yield from _fetch(recipe, processes)
-        events = _run_all(stages, _asked_for(recipe, stage, until, from_step), again=stage)
+        events = _run_all(stages, asked_for(recipe, stage, until, from_step), again=stage)
         yield from tracked(events, recipe, folder, cpu=cpu) if recipe.log_with and processes.is_main else events
         yield _summary(recipe, folder, verb)
-
-
-def _asked_for(recipe: Recipe, stage: str | None, until: str | None, from_step: int | None) -> tuple[str, ...]:
-    """All stages, one of them, those until one, or with `from_step` those that turn a snapshot into a model."""
-    stages = recipe.stages
-    if from_step is not None:
-        final = tuple(name for name in stages if name in FINAL)
-        if stage is not None and stage not in final:
-            raise UsageError(f"--from goes with the stages {', '.join(final)}, not with '{stage}'.")
-        return final[: final.index(stage) + 1] if stage else final
-    return (stage,) if stage else stages[: stages.index(until) + 1] if until else stages
 
 
 def _run_all(stages: Stages, names: Iterable[str], *, again: str | None) -> Generator[Event, None, None]:
@@ -95,10 +78,6 @@ def _run_all(stages: Stages, names: Iterable[str], *, again: str | None) -> Gene
 def _run(stages: Stages, name: str, *, again: bool) -> Iterator[Event]:
     """One stage, unless it is done. `again` lets a stage that ends in one file be made again."""
     recipe, folder, processes, place = stages.recipe, stages.folder, stages.processes, stages.place(name)
-    for earlier in recipe.stages[: recipe.stages.index(name)]:
-        under_way = stages.from_step is not None and earlier in ("transfer", "pretrain")
-        if not under_way and not folder.is_done(stages.place(earlier)):
-            raise TrainingError(f"{folder.path}: stage '{name}' comes after '{earlier}', which is not done.")
     header = known_base(recipe) if recipe.kind == "base" else stages.base.header
     settings = settings_of(recipe, name, base=header["sha256"] if header else None, from_step=stages.from_step)
     known = folder.begun_with(place)

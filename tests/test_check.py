@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_training import draw_portraits, write_base_recipe, write_style_recipe
 
-from dualstylegan.errors import DualStyleGANError, TrainingError
+from dualstylegan.errors import UsageError
 from dualstylegan.models.library import load_base
 from dualstylegan.recipe import load_recipe
 from dualstylegan.train import train
@@ -43,7 +43,7 @@ def refused(place: Path, recipe: str, settings: list[str], run: Path) -> str:
     said = []
     kind = STYLE if recipe == "style" else []
     for dry_run in (True, False):
-        with pytest.raises(DualStyleGANError) as caught:
+        with pytest.raises(UsageError) as caught:
             checked = load_recipe(place / f"{recipe}.toml", [*kind, *settings])
             list(train(checked, run, dry_run=dry_run, cpu=True))
         said.append(str(caught.value))
@@ -114,7 +114,7 @@ def test_rows_that_stage_two_counts_are_rows_of_the_base(place, tmp_path):
 def test_processes_that_a_batch_does_not_divide_among_are_too_many(place):
     recipe = load_recipe(place / "style.toml", STYLE)
     for count, words in ((3, "does not divide among 3 processes"), (8, "smaller than the 8 processes")):
-        with pytest.raises(TrainingError, match=words):
+        with pytest.raises(UsageError, match=words):
             check(recipe, RunFolder(place / "run"), count)
     check(recipe, RunFolder(place / "run"), 2)
 

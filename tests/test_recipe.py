@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from dualstylegan.errors import BadFileError, DualStyleGANError, TrainingError, UsageError
+from dualstylegan.errors import DualStyleGANError, TrainingError, UsageError
 from dualstylegan.recipe import (
     Transfer,
     build_recipe,
@@ -121,7 +121,7 @@ def test_an_unknown_recipe_gets_the_nearest_name():
 def test_a_file_that_is_no_toml_is_named(tmp_path):
     file = tmp_path / "broken.toml"
     file.write_text("steps = = 3")
-    with pytest.raises(BadFileError, match=r"broken\.toml: not a TOML file"):
+    with pytest.raises(UsageError, match=r"broken\.toml: not a TOML file"):
         load_recipe(file)
 
 

@@ -255,6 +255,8 @@ def test_a_sheet_overwrites_nothing_that_is_read_or_written(style):
     for sheet in ("in/a.png", "in/s.png", "stylized/a.png", "./in/../in/a.png", "me.png"):
         with pytest.raises(UsageError, match="the sheet"):
             run("in", f"{style}:me.png", sheet=sheet)
+    with pytest.raises(UsageError, match="one for all results"):
+        run("in", f"{style}:0", sheet="sheets/{stem}.png")
     assert before == {name: Path(name).read_bytes() for name in files(".")}, "nothing touched"
 
 

@@ -187,7 +187,7 @@ def test_a_dry_run_fetches_nothing(trained, tmp_path, capsys, monkeypatch):
     arguments = ["train", "pixar", "--set", "data.min_images=2", "--run", str(tmp_path / "run"), "--dry-run"]
     assert main([*arguments, "--data", str(trained / "toons")]) == 0
     assert "1000 steps" in capsys.readouterr().out
-    assert main([*arguments, "--data", str(tmp_path / "none")]) == 1
+    assert main([*arguments, "--data", str(tmp_path / "none")]) == 2
     assert "The original set has 122 images" in capsys.readouterr().err
 
 
@@ -236,13 +236,13 @@ def test_a_style_is_made_without_the_portraits_whose_codes_cannot_be_written(tra
 
 
 def test_a_snapshot_that_is_not_there_is_answered_with_those_that_are(trained):
-    with pytest.raises(TrainingError, match="at step 3; there are 2, 4, 6"):
+    with pytest.raises(UsageError, match="at step 3; there are 2, 4, 6"):
         list(train(load_recipe(trained / "style.toml"), trained / "style", stage="bundle", from_step=3, cpu=True))
 
 
 def test_changed_settings_are_refused_and_name_the_way_out(trained):
     recipe = load_recipe(trained / "style.toml", ["transfer.lr=0.01"])
-    with pytest.raises(TrainingError, match=r"begun with transfer.lr = 0.002, now it is 0.01.*--redo transfer"):
+    with pytest.raises(UsageError, match=r"begun with transfer.lr = 0.002, now it is 0.01.*--redo transfer"):
         list(train(recipe, trained / "style", cpu=True))
 
 
@@ -320,14 +320,14 @@ def test_a_stage_the_recipe_does_not_have_is_answered_with_the_nearest(trained):
 
 
 def test_a_stage_whose_predecessors_are_not_done_says_so(trained, tmp_path):
-    with pytest.raises(TrainingError, match="'transfer' comes after 'data'"):
+    with pytest.raises(UsageError, match="'transfer' comes after 'data'"):
         list(train(load_recipe(trained / "style.toml"), tmp_path / "run", stage="transfer", cpu=True))
 
 
 def test_too_few_portraits_stop_before_any_training(trained, tmp_path, capsys):
     run = tmp_path / "run"
     arguments = ["train", str(trained / "style.toml"), "--run", str(run), "--set", "data.min_images=50", "--cpu"]
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert not RunFolder(run).is_done("data") and not list(run.glob("checkpoints/*"))
 

@@ -194,7 +194,8 @@ class Plan:
         self._written.setdefault(self._places.of(path), what)
 
     def pages(self, path: str | os.PathLike, most: int, processes: int = 1) -> None:
-        """Take the pages of a sheet, NAME.png, NAME-2.png, ... up to `most`, of each process."""
+        """Take the pages of a sheet, NAME.png, NAME-2.png, ... up to `most`, of each process. Raises UsageError."""
+        refuse_fields(path, "the sheet")
         for rank in range(processes):
             for number in range(1, max(1, most) + 1):
                 one = self.add(page(Processes(rank, processes).own(Path(path)), number), "the sheet")
@@ -295,6 +296,13 @@ def refuse_anothers(path: Path, way_out: str = "Say with -o where the result goe
     """Raises UsageError where a default name, which no user gave, is taken by what dsg has not made."""
     if kind_of(path) == "picture" and os.path.lexists(path) and not is_marked(path):  # films bear no mark
         raise UsageError(f"{path} is there, and dsg did not make it. {way_out}")
+
+
+def refuse_fields(path: str | os.PathLike, what: str) -> None:
+    """Raises UsageError for a name with fields where there is nothing to fill them in: one file tells of all."""
+    named = [field for field in FIELDS if f"{{{field}}}" in os.fspath(path)]
+    if named and not os.path.lexists(path):
+        raise UsageError(f"{what} {path} is one for all results: only -o of them has fields such as {{{named[0]}}}.")
 
 
 def _same_bytes(one: Path, other: Path) -> bool:

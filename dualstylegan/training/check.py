@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dualstylegan.errors import NoFaceError, TrainingError, UsageError
+from dualstylegan.errors import NoFaceError, TrainingError, UsageError, before_work, did_you_mean
 from dualstylegan.faces.faces_json import faces_of, read_faces_json
 from dualstylegan.faces.find import check_detector
 from dualstylegan.media.paths import Source
@@ -21,7 +21,7 @@ from dualstylegan.runtime.files import at_home
 from dualstylegan.training.data import held_out_of, list_portraits, weights_of
 from dualstylegan.training.portraits import Portrait
 from dualstylegan.training.run import RunFolder
-from dualstylegan.training.staleness import FINAL, demand_longer_only, settings_of
+from dualstylegan.training.staleness import FINAL, demand_longer_only, place_of, settings_of
 from dualstylegan.training.trackers import check_trackers
 
 Header = Mapping[str, Any]
@@ -32,24 +32,83 @@ def check(
     folder: RunFolder,
     processes: int,
     *,
+    stage: str | None = None,
     until: str | None = None,
     from_step: int | None = None,
     redo: str | None = None,
 ) -> None:
-    """Raises UsageError, TrainingError or BadFileError, one line, for what the run `folder` would stumble on later.
+    """Raises UsageError, one line, for what the run `folder` would stumble on later.
 
     `until`: only the stages up to this one are going to run. A base that is yet to be fetched is taken on trust.
     """
     stages = recipe.stages[: recipe.stages.index(until) + 1] if until else recipe.stages
-    check_folder(folder.path)
-    check_trackers(recipe.log_with)
-    check_batches(recipe, stages, processes)
-    if "data" in stages:
-        check_portraits(recipe, stages)
-    header = known_base(recipe)
-    if header and recipe.kind != "base":
-        check_fit(recipe, stages, header)
-    check_snapshot(recipe, folder, from_step)
+    with before_work():
+        check_folder(folder.path)
+        check_order(recipe, folder, asked_for(recipe, stage, until, from_step), from_step, redo)
+        check_trackers(recipe.log_with)
+        check_batches(recipe, stages, processes)
+        if "data" in stages:
+            check_portraits(recipe, stages)
+        header = known_base(recipe)
+        if header and recipe.kind != "base":
+            check_fit(recipe, stages, header)
+        check_changes(recipe, folder, stages, header, from_step, redo)
+
+
+def asked_for(
+    recipe: Recipe, stage: str | None, until: str | None = None, from_step: int | None = None
+) -> tuple[str, ...]:
+    """All stages, one of them, those until one, or with `from_step` those that turn a snapshot into a model.
+
+    Raises UsageError for names that are no stages of the recipe, and for a `stage` that comes before snapshots.
+    """
+    for name in (stage, until):
+        demand_stage(recipe, name)
+    stages = recipe.stages
+    if from_step is not None:
+        final = tuple(name for name in stages if name in FINAL)
+        if stage is not None and stage not in final:
+            raise UsageError(f"--from goes with the stages {', '.join(final)}, not with '{stage}'.")
+        return final[: final.index(stage) + 1] if stage else final
+    return (stage,) if stage else stages[: stages.index(until) + 1] if until else stages
+
+
+def demand_stage(recipe: Recipe, name: str | None) -> None:
+    if name is not None and name not in recipe.stages:
+        raise UsageError(
+            f"Recipe '{recipe.name}' has no stage '{name}'.{did_you_mean(name, recipe.stages)} "
+            f"It has {', '.join(recipe.stages)}."
+        )
+
+
+def check_order(
+    recipe: Recipe, folder: RunFolder, asked: Sequence[str], from_step: int | None, redo: str | None
+) -> None:
+    """That what comes before the first stage `asked` for is done, and is not to be forgotten (`redo`); so with the
+    snapshot of `from_step`."""
+    demand_stage(recipe, redo)
+    forgotten = recipe.stages[recipe.stages.index(redo) :] if redo else ()
+    last = next(stage for stage in reversed(recipe.stages) if stage not in FINAL)
+    if from_step is not None:
+        if last in forgotten:
+            raise UsageError(f"--redo {redo} forgets the snapshots that --from chooses among: leave one of them out.")
+        if from_step not in folder.snapshot_steps(last):
+            folder.snapshot(last, from_step)  # which says what there is
+    for earlier in recipe.stages[: recipe.stages.index(asked[0])]:
+        under_way = from_step is not None and earlier in ("transfer", "pretrain")
+        if not under_way and (earlier in forgotten or not folder.is_done(place_of(earlier, from_step))):
+            raise UsageError(f"{folder.path}: stage '{asked[0]}' comes after '{earlier}', which is not done.")
+
+
+def check_changes(
+    recipe: Recipe,
+    folder: RunFolder,
+    stages: Sequence[str],
+    header: Header | None,
+    from_step: int | None,
+    redo: str | None,
+) -> None:
+    """That stages which have begun, and are not to be done again, were begun with these settings."""
     if redo:
         stages = stages[: stages.index(redo)] if redo in stages else stages
     for stage in stages:
@@ -150,10 +209,3 @@ def check_fit(recipe: Recipe, stages: Sequence[str], header: Header) -> None:
         if value > most:
             what = f"'{header['name']}' has {rows} rows and {size} px"
             raise UsageError(f"{key} = {value} does not fit the base: {what}, so {most} at most.")
-
-
-def check_snapshot(recipe: Recipe, folder: RunFolder, step: int | None) -> None:
-    """That --from names a snapshot that is there."""
-    last = next(stage for stage in reversed(recipe.stages) if stage not in FINAL)
-    if step is not None and step not in folder.snapshot_steps(last):
-        folder.snapshot(last, step)  # which says what there is

@@ -22,7 +22,7 @@ order, not in the second digit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -221,7 +221,7 @@ def load_perception(
     )
 
 
-def fetch_perception(features: str, identity: str, terms: Terms) -> Iterator[Event]:
+def fetch_perception(features: str, identity: str, terms: Terms) -> Generator[Event, None, None]:
     """The paper's nets, where they are named and not here yet. Raises OfflineError, DownloadError."""
     for name in ("vgg19", "vgg16", "lpips") * (features == "vgg") + ("arcface",) * (identity == "arcface"):
         yield from fetch(name, terms=terms)
