@@ -618,7 +618,7 @@ def test_the_help_states_the_librarys_defaults(capsys):
     main(["stylize", "--help"])
     text = capsys.readouterr().out
     for option, value in (("--detect-every", DETECT_EVERY), ("--smooth", SMOOTH)):
-        assert f"[default: ({value})]" in text[text.index(option) :][:600]
+        assert f"[default: {value}]" in text[text.index(option) :][:600]
 
 
 def test_a_page_shows_a_film_beside_its_result(style):

@@ -8,7 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dsgcli.options import FILM, SAMPLING, STYLIZER, Group, seconds, takes
+from dsgcli.command import Group, verb
+from dsgcli.options import FILM, SAMPLING, STYLIZER, seconds
 from dualstylegan.errors import UsageError
 from dualstylegan.recipe import build_recipe
 from dualstylegan.stylizing.settings import FilmOptions, SamplingSettings, StylizerSettings
@@ -44,7 +45,7 @@ def run(command, *arguments: str):
 def test_options_of_the_command_line_fill_the_settings_they_are_named_for():
     seen = []
 
-    @takes(settings=STYLIZER, film=FILM)
+    @verb(settings=STYLIZER, film=FILM)
     def act(settings: StylizerSettings, film: FilmOptions, twice: bool = False) -> None:
         seen.append((settings, film, twice))
 
