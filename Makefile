@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
-BENCHES := $(filter-out %/baselines.py %/films.py %/held_out.py %/measures.py %/reference.py,$(wildcard tests/bench/*.py))
+BENCHES := $(filter-out %/baselines.py %/devices.py %/films.py %/held_out.py %/measures.py %/reference.py,$(wildcard tests/bench/*.py))
 INSTALLED := $(VENV)/.installed
 
 .PHONY: demo test test-slow test-oldest test-wheel lint bench clean

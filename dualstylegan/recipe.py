@@ -344,7 +344,7 @@ class Recipe:
     base_model: str = ""  # what it starts from: a zoo name, a bundle or a run folder; a base need not name one
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     precision: Annotated[Precision, BeforeValidator(spell_precision)] = "auto"
-    compile: Literal["off", "auto"] = "off"  # auto: a base's networks, where there is a compiler
+    compile: Literal["off", "auto"] = "off"  # auto: what trains, where there is a C++ compiler
     log_every: Count = 10
     grid_every: Count = 200
     checkpoint_every: Count = 100

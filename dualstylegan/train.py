@@ -90,7 +90,10 @@ def _run(stages: Stages, name: str, *, again: bool) -> Iterator[Event]:
 
     if processes.is_main:
         folder.begin(place, settings)
-    yield from stages.work[name]()
+    for event in stages.work[name]():
+        while stages.notes and processes.is_main:
+            yield Event("note", processes.verb, stage=name, message=stages.notes.pop(0))
+        yield event
     processes.wait_for_all(f"{name}-worked")
     if processes.is_main:
         folder.finish(place)

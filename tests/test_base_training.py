@@ -17,7 +17,7 @@ from dualstylegan.networks.residual_encoder import ResidualEncoder
 from dualstylegan.networks.small_encoder import Halving, SmallEncoder
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import BasePhase, BaseTraining
-from dualstylegan.runtime.compiling import faster
+from dualstylegan.runtime.compiling import Compiler, Faster, as_is, as_written
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training import going_on
 from dualstylegan.training.adversary import Adversary
@@ -123,7 +123,7 @@ class Same:
         return {}
 
 
-def stage_of(generator, critics=None, faster=lambda function: function, **phase) -> BaseStage:
+def stage_of(generator, critics=None, faster: Faster = as_is, **phase) -> BaseStage:
     torch.manual_seed(0)
     return BaseStage(
         "base1",
@@ -202,23 +202,25 @@ def test_critics_of_parts_learn_beside_the_phase_and_pull_g(generator):
 # Compiling
 
 
-def test_without_a_compiler_nothing_is_compiled_and_it_is_said(monkeypatch):
+def test_without_a_compiler_nothing_is_compiled_and_it_is_said_once(monkeypatch):
     notes = []
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert faster(torch.sin, notes.append) is torch.sin
+    faster = Compiler(notes.append)
+    assert faster(torch.sin) is torch.sin and faster(torch.cos) is torch.cos
     assert len(notes) == 1 and "no C++ compiler" in notes[0]
 
 
-def test_where_compiling_fails_the_function_itself_is_used_and_it_is_said_once(monkeypatch):
+def test_where_compiling_fails_the_functions_themselves_are_used_and_it_is_said_once(monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("no such header\nmore")
 
     notes = []
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setattr("torch.compile", lambda function, **how: broken)
-    sine = faster(torch.sin, notes.append)
-    assert [float(sine(torch.zeros(()))) for _ in range(2)] == [0.0, 0.0]
-    assert len(notes) == 1 and notes[0].endswith("no such header")
+    faster = Compiler(notes.append)
+    sine, cosine = faster(torch.sin), faster(torch.cos)
+    assert [float(each(torch.zeros(()))) for each in (sine, sine, cosine)] == [0.0, 0.0, 1.0]
+    assert len(notes) == 1 and "(no such header)" in notes[0]
 
 
 def test_what_was_compiled_is_what_runs_and_its_own_errors_are_not_hidden(monkeypatch):
@@ -232,28 +234,40 @@ def test_what_was_compiled_is_what_runs_and_its_own_errors_are_not_hidden(monkey
 
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setattr("torch.compile", lambda function, **how: quick)
-    add = faster(lambda x: x, calls.append)
+    add = Compiler(calls.append)(lambda x: x)
     assert add(1) == 2
     with pytest.raises(ValueError, match="later"):
         add(1)
 
 
-def test_gradients_go_through_the_compiled_functions_and_pictures_without_them_do_not(generator):
+def test_without_gradients_and_where_it_is_differentiated_twice_nothing_compiled_runs(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr("torch.compile", lambda function, **how: lambda x: x + 1)
+    add = Compiler(print)(lambda x: x)
+    assert add(1) == 2
+    with torch.no_grad():
+        assert add(1) == 1
+    with as_written():
+        assert add(1) == 1
+    assert add(1) == 2
+
+
+def test_a_phase_compiles_g_and_the_encoder(generator, monkeypatch):
     compiled = []
 
-    def counting(function):
+    def counting(function, **how):
         def run(*args, **kwargs):
             compiled.append(function.__name__)
             return function(*args, **kwargs)
 
         return run
 
-    stage = stage_of(generator, faster=counting)
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr("torch.compile", counting)
+    stage = stage_of(generator, faster=Compiler(print))
     backward(stage)
     assert compiled == ["all_passes", "forward"]
     stage.grid()
-    with torch.no_grad():
-        stage.render(stage.draw(0))
     assert len(compiled) == 2
 
 

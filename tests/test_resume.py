@@ -14,12 +14,14 @@ import pytest
 import torch
 from tiny_training import draw_portraits, launch, write_base_recipe, write_style_recipe
 
-from dualstylegan.errors import TrainingError
+from dualstylegan.errors import TrainingError, UsageError
 from dualstylegan.recipe import load_recipe
+from dualstylegan.runtime.compiling import has_compiler
 from dualstylegan.train import train
 from dualstylegan.training.run import RandomState, RunFolder
 
 TIMING = ("seconds",)
+COMPILING_S = 1500  # a busy machine may take as long
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,10 +50,10 @@ def figures_of(run: Path) -> list[dict[str, str]]:
     return [{key: v for key, v in row.items() if key not in TIMING} for row in RunFolder(run).read_log()]
 
 
-def kill_when(arguments: list[object], happened: Callable[[], bool]) -> None:
+def kill_when(arguments: list[object], happened: Callable[[], bool], within_s: float = 240) -> None:
     """Start `dsg train`, and SIGKILL it as soon as something has happened; it must not have ended before."""
     process = launch(arguments)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + within_s
     while not happened():
         if process.poll() is not None:
             pytest.fail(f"training ended before it could be killed: {process.communicate()[1]}")
@@ -61,9 +63,9 @@ def kill_when(arguments: list[object], happened: Callable[[], bool]) -> None:
     process.communicate()
 
 
-def finish(arguments: list[object]) -> None:
+def finish(arguments: list[object], within_s: float = 280) -> None:
     process = launch(arguments)
-    _, errors = process.communicate(timeout=280)
+    _, errors = process.communicate(timeout=within_s)
     assert process.returncode == 0, errors
 
 
@@ -98,6 +100,31 @@ def test_a_base_killed_in_each_phase_ends_where_an_unbroken_one_ends(unbroken, t
     assert figures_of(run) == figures_of(unbroken / "base")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+def test_a_compiled_training_that_was_killed_ends_where_an_unbroken_one_ends(unbroken, tmp_path):
+    """Compiled afresh in each process, and not what it computes uncompiled, to the last bit."""
+    trained = {}
+    for name in ("killed", "in one go"):
+        run = tmp_path / name
+        options = ["--set", "compile=auto", "--set", "finetune.steps=5"]
+        finish([unbroken / "style.toml", "--run", run, *options, "--stage", "data"])
+        arguments = [unbroken / "style.toml", "--run", run, *options, "--stage", "finetune"]
+        if name == "killed":
+            kill_when(arguments, lambda run=run: (run / "checkpoints/finetune-000002.pt").exists(), COMPILING_S)
+        finish(arguments, COMPILING_S)
+        trained[name] = RunFolder(run).last_checkpoint("finetune").state["stage"]["generator"], figures_of(run)
+    assert trained["killed"][1] == trained["in one go"][1]
+    killed, once = (generator for generator, _ in trained.values())
+    assert all(torch.equal(once[name], killed[name]) for name in once)
+
+    plain = tmp_path / "plain"
+    for _ in train(load_recipe(unbroken / "style.toml", ["finetune.steps=5"]), plain, until="finetune", cpu=True):
+        pass
+    other = RunFolder(plain).last_checkpoint("finetune").state["stage"]["generator"]
+    assert any(not torch.equal(once[name], other[name]) for name in once)
+
+
 def test_a_run_made_longer_trains_what_a_run_of_that_length_trains(unbroken, tmp_path):
     """The trained weights, that is: how far their average looks back depends on the length of a short run."""
     lengths = {}
@@ -126,7 +153,7 @@ def test_of_a_base_what_has_not_begun_may_change_and_the_phase_under_way_may_end
     run("base.phases.1.lr=0.001", "base.phases.1.steps=5")
     assert RunFolder(tmp_path / "run").last_checkpoint("base2").step == 5
     for change in ("base.phases.0.steps=9", "base.phases.1.lr=0.002", "base.phases.1.steps=4", "base.r1=3"):
-        with pytest.raises(TrainingError, match="was begun with"):
+        with pytest.raises(UsageError, match="was begun with"):
             run("base.phases.1.lr=0.001", "base.phases.1.steps=5", change)
 
 

@@ -18,6 +18,7 @@ from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.stylegan2 import Discriminator
 from dualstylegan.recipe import Destylize, Finetune, Pretrain, PretrainPhase, Refine, Samplers, Transfer, load_recipe
 from dualstylegan.runtime import processes
+from dualstylegan.runtime.compiling import Compiler, Faster, as_is
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training import critic, losses
 from dualstylegan.training.adversary import Adversary
@@ -58,23 +59,25 @@ def parts(mixing: float = 0.0) -> dict:
     return {"generator": generator, "encoder": networks["encoder"], "discriminator": discriminator, "faces": faces}
 
 
-def adversary(network: Discriminator, settings, augment=None) -> Adversary:
-    return Adversary(network, lr=settings.lr, r1=settings.r1, r1_every=settings.r1_every, augment=augment)
+def adversary(network: Discriminator, settings, augment=None, faster: Faster = as_is) -> Adversary:
+    regularized = {"r1": settings.r1, "r1_every": settings.r1_every}
+    return Adversary(network, lr=settings.lr, augment=augment, faster=faster, **regularized)
 
 
-def structure_stage(**changed) -> PretrainStage:
+def structure_stage(faster: Faster = as_is, **changed) -> PretrainStage:
     phases = (PretrainPhase(7, 2), PretrainPhase(6, 3), PretrainPhase(5, 4))
     settings = Pretrain(**{"effective_batch": BATCH, "phases": phases} | changed)
     made = parts()
     return PretrainStage(
         DualStyleGAN(made["generator"]),
         made["encoder"],
-        adversary(made["discriminator"], settings),
+        adversary(made["discriminator"], settings, faster=faster),
         made["faces"],
         Judges(),
         settings,
         share=(BATCH, 1),
         processes=Processes(),
+        faster=faster,
     )
 
 
@@ -83,13 +86,13 @@ def portraits(tmp_path_factory):
     return sorted(draw_portraits(tmp_path_factory.mktemp("portraits")))
 
 
-def transfer_stage(portraits, **changed) -> TransferStage:
+def transfer_stage(portraits, faster: Faster = as_is, **changed) -> TransferStage:
     settings = Transfer(effective_batch=BATCH, **changed)
     made = parts(settings.mixing)
     torch.manual_seed(4)
     return TransferStage(
         DualStyleGAN(made["generator"]),
-        adversary(made["discriminator"], settings),
+        adversary(made["discriminator"], settings, faster=faster),
         Portraits(portraits, SIZE),
         torch.randn(5, 8, DIM),
         torch.randn(5, 8, DIM),
@@ -99,20 +102,22 @@ def transfer_stage(portraits, **changed) -> TransferStage:
         noise_from=7,
         share=(BATCH, 1),
         processes=Processes(),
+        faster=faster,
     )
 
 
-def finetune_stage(portraits, **changed) -> FinetuneStage:
+def finetune_stage(portraits, faster: Faster = as_is, **changed) -> FinetuneStage:
     settings = Finetune(effective_batch=BATCH, **changed)
     made = parts(settings.mixing)
     return FinetuneStage(
         made["generator"],
-        adversary(made["discriminator"], settings),
+        adversary(made["discriminator"], settings, faster=faster),
         Portraits(portraits, SIZE),
         made["faces"],
         settings,
         share=(BATCH, 1),
         processes=Processes(),
+        faster=faster,
     )
 
 
@@ -321,6 +326,27 @@ def test_path_length_is_measured_on_half_a_batch(made, portraits):
     assert terms["path"].item() == pytest.approx(2 * 4 * lengths.square().mean().item(), rel=1e-5)
     stage.path.after(stage.processes)
     assert stage.path.mean == pytest.approx(0.01 * lengths.mean().item())
+
+
+@pytest.mark.parametrize("made", [structure_stage, transfer_stage, finetune_stage])
+def test_what_draws_and_d_are_compiled_but_not_where_they_are_differentiated_twice(made, portraits, monkeypatch):
+    ran = []
+
+    def compiled(function, **how):
+        def run(*args, **kwargs):
+            ran.append("d" if isinstance(function.__self__, Discriminator) else "g")
+            return function(*args, **kwargs)
+
+        return run
+
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setattr("torch.compile", compiled)
+    stage = made(*[portraits] * (made is not structure_stage), faster=Compiler(print))
+    for phase, wanted in zip(stage.phases, (["d", "d"], [], ["g", "d"], []), strict=True):
+        with only_training([p for group in phase.optimizer.param_groups for p in group["params"]]):
+            sum(phase.loss(phase.draw(0)).values()).backward()
+        assert ran == wanted
+        ran.clear()
 
 
 def test_r1_weighs_ten_times_its_interval(portraits):

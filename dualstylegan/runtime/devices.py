@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from dualstylegan.choices import read_precision
 from dualstylegan.errors import UsageError
@@ -44,6 +45,13 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return any(
         getattr(torch.cpu, ask, lambda: False)() for ask in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )
+
+
+def to_device(tensor: Tensor, device: torch.device, **how: Any) -> Tensor:
+    """`tensor.to(device, **how)`; to a GPU from pinned memory, so that the processor need not wait for the copy."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True, **how)
+    return tensor.to(device, **how)
 
 
 def unless_memory_runs_out(compute: Callable[[], Result], device: torch.device) -> Result | None:

@@ -32,7 +32,7 @@ from dualstylegan.models.library import FoundStyle, Library
 from dualstylegan.models.style import Style
 from dualstylegan.networks.finish import SCALE
 from dualstylegan.networks.stylegan2 import Box
-from dualstylegan.runtime.devices import pick_device, pick_precision, unless_memory_runs_out
+from dualstylegan.runtime.devices import pick_device, pick_precision, to_device, unless_memory_runs_out
 from dualstylegan.stylizing.scene import PAIRS_PX, Scene, fit_scene, mix_scenes
 from dualstylegan.stylizing.settings import SamplingSettings, StylizerSettings
 from dualstylegan.weights import load_finish, load_matte
@@ -227,7 +227,7 @@ class Stylizer:
 
         def encode(batch: Tensor) -> Tensor:
             # Always in float32: a rounded code is another face, and bfloat16 would save a CPU but a quarter here.
-            codes = self.encoder(batch.to(self.device), rows=wanted)
+            codes = self.encoder(to_device(batch, self.device), rows=wanted)
             return codes if self.encoder.space == "w+" else self.model.generator.mapping(codes)
 
         return self._in_batches(encode, crops, (self.model.rows, self.model.style_dim))
@@ -249,7 +249,7 @@ class Stylizer:
         """
 
         def render(batch: Tensor) -> Tensor:
-            batch = batch.to(self.device)
+            batch = to_device(batch, self.device)
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                 style = self._prepared or self.model.prepare(self._with_colors_of(batch), self.weights, "w+")
                 images = self.model(batch, style, truncation=self.truncation, intrinsic_space="w+", region=region)
@@ -280,7 +280,7 @@ class Stylizer:
 
         def finish(batch: Tensor) -> Tensor:
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                return net(batch.to(self.device)).float().clamp_(-1, 1).cpu()
+                return net(to_device(batch, self.device)).float().clamp_(-1, 1).cpu()
 
         return self._in_batches(finish, portraits, (3, SCALE * self.size, SCALE * self.size))
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dualstylegan.recipe import Adversarial
+from dualstylegan.runtime.compiling import as_written
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.ema import PAPER_DECAY, Average
@@ -104,7 +105,8 @@ class AdversarialStage:
         """The penalty of path lengths in the codes."""
         assert self.path
         codes = self.codes(batch).requires_grad_(True)
-        return self.path.term(self.picture(codes, batch), codes)
+        with as_written():
+            return self.path.term(self.picture(codes, batch), codes)
 
     def after(self, step: int) -> dict[str, float]:
         self.average.update()

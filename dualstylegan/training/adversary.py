@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dualstylegan.networks.stylegan2 import Discriminator
 from dualstylegan.recipe import Discriminating
+from dualstylegan.runtime.compiling import Faster, as_is
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.augment import AdaptiveAugmentation
 from dualstylegan.training.loop import Batch, Phase, adam
@@ -20,7 +21,7 @@ class Adversary:
     """D, its optimiser and its adaptive augmentation.
 
     `r1` is the factor of the gradient penalty, applied every `r1_every` steps with `r1_every` times the weight. `name`
-    tells a second one from the first in logs and checkpoints.
+    tells a second one from the first in logs and checkpoints. `faster` may compile D, but for its penalty.
     """
 
     def __init__(
@@ -32,14 +33,23 @@ class Adversary:
         r1_every: int,
         augment: AdaptiveAugmentation | None = None,
         name: str = "",
+        faster: Faster = as_is,
     ):
         self.name = f"{name}_" if name else ""
         self.network = network.requires_grad_(False)
+        self._look = faster(network.forward)
         self.r1, self.r1_every, self.augment = r1, r1_every, augment
         self.optimizer = adam(list(network.parameters()), lr, r1_every if r1 else None)
 
     @classmethod
-    def of(cls, network: Discriminator, settings: Discriminating, lr: float, processes: Processes) -> Adversary:
+    def of(
+        cls,
+        network: Discriminator,
+        settings: Discriminating,
+        lr: float,
+        processes: Processes,
+        faster: Faster = as_is,
+    ) -> Adversary:
         """As a recipe's section has it, on the processes' device."""
         augment = None
         if settings.augment:
@@ -50,7 +60,7 @@ class Adversary:
                 processes=processes,
             )
         network = network.to(processes.device)
-        return cls(network, lr=lr, r1=settings.r1, r1_every=settings.r1_every, augment=augment)
+        return cls(network, lr=lr, r1=settings.r1, r1_every=settings.r1_every, augment=augment, faster=faster)
 
     def see(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) as D gets them: through the augmentation, where there is one."""
@@ -58,7 +68,7 @@ class Adversary:
 
     def judge(self, images: Tensor) -> Tensor:
         """Logits (B, 1) of images (B, 3, H, W)."""
-        return self.network(self.see(images))
+        return self._look(self.see(images))
 
     def fool(self, images: Tensor) -> Tensor:
         """The generator's loss on its images, a scalar."""

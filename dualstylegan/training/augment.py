@@ -38,14 +38,15 @@ class AdaptiveAugmentation:
     ):
         self.target, self.images, self.most, self.p = target, images, most, p
         self._processes = processes or Processes()
-        self._signs, self._seen, self._steps = 0.0, 0, 0
+        self._signs: float | Tensor = 0.0  # read once in four steps: reading makes a device wait
+        self._seen, self._steps = 0, 0
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return augment(images, self.p, generator)
 
     def observe(self, real_logits: Tensor) -> None:
         """Take note of D's logits (B, 1) on real pictures."""
-        self._signs += float(real_logits.detach().float().sign().sum())
+        self._signs = self._signs + real_logits.detach().float().sign().sum()
         self._seen += len(real_logits)
 
     def adapt(self) -> float:
@@ -53,14 +54,14 @@ class AdaptiveAugmentation:
         self._steps += 1
         if self._steps % EVERY or not self._seen:
             return self.p
-        overfit = float(self._processes.mean(torch.tensor(self._signs / self._seen)))
+        overfit = float(self._processes.mean(torch.tensor(float(self._signs) / self._seen)))
         step = self._seen * self._processes.count / self.images
         self.p = min(max(self.p + math.copysign(step, overfit - self.target), 0.0), self.most)
         self._signs, self._seen = 0.0, 0
         return self.p
 
     def state_dict(self) -> dict[str, Any]:
-        return {"p": self.p, "signs": self._signs, "seen": self._seen, "steps": self._steps}
+        return {"p": self.p, "signs": float(self._signs), "seen": self._seen, "steps": self._steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.p, self._signs, self._seen, self._steps = (state[key] for key in ("p", "signs", "seen", "steps"))

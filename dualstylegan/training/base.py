@@ -8,7 +8,7 @@ paper's, which takes a trained StyleGAN2 and encoder ready-made.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from dualstylegan.networks.residual_encoder import BODY_PX, ResidualEncoder
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
 from dualstylegan.recipe import BasePhase, BaseTraining
+from dualstylegan.runtime.compiling import Faster, as_is
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversarial import AdversarialStage
 from dualstylegan.training.adversary import Adversary
@@ -70,7 +71,7 @@ class BaseStage(AdversarialStage):
         processes: Processes,
         images_before: int = 0,
         critics: Adversary | None = None,
-        faster: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function,
+        faster: Faster = as_is,
     ):
         """`shown` are photos for the grids, of people it is not trained on where there are any. `critics` look at
         eyes and mouths, where the phase asks for them. `faster` may compile what trains."""
@@ -94,9 +95,8 @@ class BaseStage(AdversarialStage):
         self.critics = critics
         if critics:
             self.kept["critics"] = critics
-        # without gradients other shapes come, rarely: compiling for them would cost more than it saves
-        self._fast_faces = faster(generator.forward)
-        self._fast_passes = faster(encoder.all_passes) if isinstance(encoder, ResidualEncoder) else None
+        self._drawn = faster(generator.forward)
+        self._all_passes = faster(encoder.all_passes) if isinstance(encoder, ResidualEncoder) else None
         if isinstance(encoder, ResidualEncoder):
             encoder.passes = phase.passes or settings.passes
         # an encoder of several passes sees photos as they are from the start; the other one, as large as is drawn
@@ -118,17 +118,15 @@ class BaseStage(AdversarialStage):
     def _looks(self, photos: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Codes, and what the encoder saw of its own work on the way."""
         rows, photos = self.generator.rows, resized(photos, self.encoder.input_size)
-        if self._fast_passes and isinstance(self.encoder, ResidualEncoder):
-            look = self._fast_passes if torch.is_grad_enabled() else self.encoder.all_passes
-            codes, seen = look(photos, rows=range(rows))
+        if self._all_passes:
+            codes, seen = self._all_passes(photos, rows=range(rows))
         else:
             codes, seen = self.encoder(photos, rows=range(rows)), []
         return codes[:, :rows], seen
 
     def _faces(self, codes: Tensor) -> Tensor:
         """Faces of codes, with noise of their own."""
-        draw = self._fast_faces if torch.is_grad_enabled() else self.generator
-        return draw(codes, noise=self.generator.fresh_noise(len(codes)))
+        return self._drawn(codes, noise=self.generator.fresh_noise(len(codes)))
 
     def _random(self, codes: Tensor) -> Tensor:
         """Codes of faces that nobody has: two photos' rows crossed, and jittered."""

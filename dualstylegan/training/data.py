@@ -33,6 +33,7 @@ from dualstylegan.faces.find import Detector, fallback_note, make_detector
 from dualstylegan.media.images import Picture, from_tensor, read_picture
 from dualstylegan.media.paths import Source, expand_inputs
 from dualstylegan.recipe import Data, Template
+from dualstylegan.runtime.devices import to_device
 from dualstylegan.runtime.files import at_home, is_about_room, json_text, whole_file
 from dualstylegan.runtime.interrupts import uninterrupted
 from dualstylegan.runtime.processes import Processes
@@ -472,9 +473,9 @@ class Portraits:
     def pictures(self, indices: Sequence[int], mirrored: Sequence[bool] | None = None) -> Tensor:
         """Portraits by index, (len(indices), 3, size, size), float in [-1, 1], channels last."""
         pixels = self._read(indices) if self._kept is None else self._kept[list(indices)]
-        images = pixels.to(self.device, memory_format=torch.channels_last).float().div_(127.5).sub_(1)
+        images = to_device(pixels, self.device, memory_format=torch.channels_last).float().div_(127.5).sub_(1)
         if mirrored is not None and any(mirrored):
-            mask = torch.tensor(mirrored, device=self.device)[:, None, None, None]
+            mask = to_device(torch.tensor(mirrored), self.device)[:, None, None, None]
             images = torch.where(mask, images.flip(3), images)
         return images
 

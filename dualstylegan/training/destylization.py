@@ -10,7 +10,7 @@ would otherwise take up the portrait's texture.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from dualstylegan.events import Event
 from dualstylegan.models.build import Encoder
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Destylize
+from dualstylegan.runtime.compiling import Faster, as_is
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training import losses
 from dualstylegan.training.fitting import fit_portraits
@@ -44,14 +45,15 @@ def destylize_portraits(
     settings: Destylize,
     seed: int,
     processes: Processes | None = None,
+    faster: Faster = as_is,
 ) -> Iterator[Event]:
     """Destylize this process's share of `portraits` into `folder`, one file per portrait as its batch ends.
 
     Portraits already done with the same settings, networks and pixels are passed over. There is no collective call:
     between batches each looks whether another process has failed. On a CPU codes do not depend on the batch, the number
-    of threads or of processes (fitting.py says how). Raises UsageError for an encoder that does not
-    give Z+ codes of this generator, BadFileError for a portrait that cannot be read, TrainingError when a loss is not
-    finite.
+    of threads or of processes (fitting.py says how). `faster` may compile g', which then rounds otherwise. Raises
+    UsageError for an encoder that does not give Z+ codes of this generator, BadFileError for a portrait that cannot be
+    read, TrainingError when a loss is not finite.
     """
     _demand_fitting_encoder(encoder, generator)
     processes = processes or Processes(verb="destylize")
@@ -61,9 +63,11 @@ def destylize_portraits(
     networks, judges = network_fingerprint(generator, finetuned, encoder), sorted(perception.names.items())
     marks = fingerprints(paths, replace(settings, batch=0), seed, networks, judges)
 
-    def fit_of(part: Sequence[str]) -> _PortraitFit:
+    draw = faster(finetuned.forward)
+
+    def fit_of(part: Sequence[str]) -> PortraitFit:
         images = torch.stack([load_portrait(paths[name], generator.size) for name in part]).to(processes.device)
-        return _PortraitFit(images, part, generator, finetuned, encoder, perception, settings, seed)
+        return PortraitFit(images, part, generator, finetuned, draw, encoder, perception, settings, seed)
 
     with frozen(generator, finetuned, encoder):
         yield from fit_portraits(
@@ -71,8 +75,8 @@ def destylize_portraits(
         )
 
 
-class _PortraitFit:
-    """The three stages on one batch of portraits (B, 3, size, size) in [-1, 1]."""
+class PortraitFit:
+    """The three stages on one batch of portraits (B, 3, size, size) in [-1, 1]. `draw` is g', perhaps compiled."""
 
     def __init__(
         self,
@@ -80,12 +84,13 @@ class _PortraitFit:
         names: Sequence[str],
         generator: Generator,
         finetuned: Generator,
+        draw: Callable[..., Tensor],
         encoder: Encoder,
         perception: Perception,
         settings: Destylize,
         seed: int,
     ):
-        self.generator, self.finetuned, self.encoder = generator, finetuned, encoder
+        self.generator, self.finetuned, self.draw, self.encoder = generator, finetuned, draw, encoder
         self.settings, self.perception = settings, perception
         with torch.no_grad():
             self.extrinsic = encode(encoder, images)  # stage 1
@@ -108,7 +113,7 @@ class _PortraitFit:
 
     def losses(self) -> dict[str, Tensor]:
         settings = self.settings
-        fitted = self.finetuned(self.codes, noise=self.noise)
+        fitted = self.draw(self.codes, noise=self.noise)
         terms = {"perceptual": settings.perceptual * self.perception.lpips(fitted, self.wanted)}
         if settings.identity:
             terms["identity"] = settings.identity * self.perception.identity_distance(fitted, self.person)

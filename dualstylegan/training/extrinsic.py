@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Adversarial
+from dualstylegan.runtime.compiling import Faster, as_is
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversarial import AdversarialStage, lazy_adam
 from dualstylegan.training.adversary import Adversary
@@ -52,9 +53,12 @@ class ExtrinsicStage(AdversarialStage):
         share: tuple[int, int],
         processes: Processes,
         optimizer: torch.optim.Optimizer | None = None,
+        faster: Faster = as_is,
     ):
-        """A run shorter than `papers_steps` averages over less. `optimizer`: of `model.extrinsic_parameters()`."""
+        """A run shorter than `papers_steps` averages over less. `optimizer`: of `model.extrinsic_parameters()`.
+        `faster` may compile the model."""
         self.model, self.device = model.requires_grad_(False), processes.device
+        self._drawn = faster(model.forward)
         trained = model.extrinsic_parameters()
         super().__init__(
             name,
@@ -78,4 +82,4 @@ class ExtrinsicStage(AdversarialStage):
 
     def picture(self, codes: Tensor, batch: Batch) -> Tensor:
         intrinsic, extrinsic = codes.chunk(2, dim=1)
-        return self.model(intrinsic, extrinsic, intrinsic_space="w+", extrinsic_space="w+", noise=batch["noise"])
+        return self._drawn(intrinsic, extrinsic, intrinsic_space="w+", extrinsic_space="w+", noise=batch["noise"])

@@ -13,6 +13,7 @@ from dualstylegan.networks.layers import feature_dtype, without_autocast
 from dualstylegan.networks.residual_paths import PathedGenerator
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import Finetune
+from dualstylegan.runtime.compiling import Faster, as_is
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversarial import AdversarialStage, lazy_adam
 from dualstylegan.training.adversary import Adversary
@@ -47,9 +48,11 @@ class FinetuneStage(AdversarialStage):
         processes: Processes,
         name: str = "finetune",
         pathed: PathedGenerator | None = None,
+        faster: Faster = as_is,
     ):
         self.original = generator.requires_grad_(False)
         self.generator = pathed or copy.deepcopy(generator)
+        self._drawn, self._drawn_with_features = faster(self.generator.forward), faster(_with_features)
         self.portraits, self.faces = portraits, faces
         self.correspondence = settings.correspondence
         learner = pathed.paths if pathed else self.generator
@@ -79,14 +82,14 @@ class FinetuneStage(AdversarialStage):
         return self.generator.mapping(batch["codes"])
 
     def picture(self, codes: Tensor, batch: Batch) -> Tensor:
-        return self.generator(codes, space="w+", noise=self.original.fresh_noise(len(codes)))
+        return self._drawn(codes, space="w+", noise=self.original.fresh_noise(len(codes)))
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         if not self.correspondence:
             return {"adversarial": self.adversary.fool(self.render(batch))}
         codes, noise = batch["codes"], self.original.fresh_noise(len(batch["codes"]))
         assert isinstance(self.generator, Generator)  # paths are trained without
-        images, features = _with_features(self.generator, codes, noise)
+        images, features = self._drawn_with_features(self.generator, codes, noise)
         _, originals = _with_features(self.original, codes, noise)
         return {
             "adversarial": self.adversary.fool(images),

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dualstylegan.errors import DualStyleGANError, TrainingError
 from dualstylegan.events import Event
+from dualstylegan.runtime.compiling import as_written
 from dualstylegan.runtime.devices import is_out_of_memory
 from dualstylegan.runtime.files import is_about_room
 from dualstylegan.runtime.line import Line
@@ -107,7 +108,9 @@ def fit_portraits(
         return None
 
     most = torch.get_num_threads() if device.type == "cpu" else MOST_ROWS
-    batch = batch or rows_that_fit(lambda: make_fit(todo[:1]).losses(), device, most=most)
+    if not batch:
+        with as_written():  # what is compiled keeps no more, and would be compiled for the threads of here
+            batch = rows_that_fit(lambda: make_fit(todo[:1]).losses(), device, most=most)
     runner = one_per_thread if device.type == "cpu" else in_batches
     for name, figures, problem in runner(todo, batch, work):
         about: dict[str, Any] = {"stage": stage, "total": len(marks), "data": figures}

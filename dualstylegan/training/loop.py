@@ -130,20 +130,21 @@ def _optimize(
     parameters = [p for group in phase.optimizer.param_groups for p in group["params"]]
     with only_training(parameters):
         phase.optimizer.zero_grad(set_to_none=True)
-        figures: dict[str, float] = {}
+        figures: dict[str, Tensor] = {}
         for part, share in split(phase.draw(step), stage.accumulation):
             with autocast if phase.mixed else mixed_precision("float32", processes.device):
                 terms = phase.loss(part)
             loss: Tensor = sum(terms.values()) * share  # type: ignore[assignment]
             scaler.scale(loss).backward()
             for name, term in terms.items():
-                figures[name] = figures.get(name, 0.0) + float(term.detach()) * share
-        _demand_finite(figures, stage, step, run)
+                figures[name] = figures.get(name, 0.0) + term.detach().float() * share
+        read = dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))  # a device waits once
+        _demand_finite(read, stage, step, run)
 
         processes.average_gradients(parameters)
         scaler.step(phase.optimizer)
         scaler.update()
-    return figures
+    return read
 
 
 def _demand_finite(terms: Mapping[str, float], stage: Stage, step: int, run: RunFolder) -> None:

@@ -13,6 +13,7 @@ from dualstylegan.media.sheets import strip
 from dualstylegan.models.build import Encoder
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Pretrain
+from dualstylegan.runtime.compiling import Faster, as_is
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversarial import copied
 from dualstylegan.training.adversary import Adversary
@@ -44,6 +45,7 @@ class PretrainStage(ExtrinsicStage):
         *,
         share: tuple[int, int],
         processes: Processes,
+        faster: Faster = as_is,
     ):
         steps = sum(phase.steps for phase in settings.phases)
         super().__init__(
@@ -55,6 +57,7 @@ class PretrainStage(ExtrinsicStage):
             papers_steps=PAPERS_STEPS,
             share=share,
             processes=processes,
+            faster=faster,
         )
         self.encoder, self.faces, self.perception = encoder.requires_grad_(False), faces, perception
         self.settings = settings

@@ -52,15 +52,15 @@ def train_sampler(
         with torch.no_grad():
             matched = noise[nearest(targets, sampler(noise).flatten(1))]
 
-        total = 0.0
+        total = torch.zeros((), device=device)
         for rows in _whole_batches(count, settings.batch, chance):
             loss = mse_loss(sampler(matched[rows]).flatten(1), targets[rows])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            total += loss.item() * len(rows)
+            total += loss.detach() * len(rows)
         schedule.step()
-        yield epoch + 1, epochs, total / count, sampler
+        yield epoch + 1, epochs, float(total) / count, sampler
 
     sampler.eval().requires_grad_(False)
 

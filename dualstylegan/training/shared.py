@@ -19,6 +19,7 @@ from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.networks.residual_paths import PATHS, PathedGenerator
 from dualstylegan.networks.stylegan2 import Discriminator, Generator
 from dualstylegan.recipe import Adversarial, Recipe, resolve_batch
+from dualstylegan.runtime.compiling import Compiler, Faster, as_is
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.base import SHOWN
@@ -38,6 +39,8 @@ class Shared:
     def __init__(self, recipe: Recipe, folder: RunFolder, processes: Processes, from_step: int | None = None):
         self.recipe, self.folder, self.processes, self.from_step = recipe, folder, processes, from_step
         self.verb, self.device = processes.verb, processes.device
+        self.notes: list[str] = []  # of the compiler, to be passed on
+        self.faster: Faster = Compiler(self.notes.append) if recipe.compile == "auto" else as_is
 
     @cached_property
     def base(self) -> Base:
@@ -144,7 +147,7 @@ class Shared:
             state = base.discriminator.state_dict()
         if state is not None:
             discriminator.load_state_dict(state)
-        return Adversary.of(discriminator, settings, settings.lr, self.processes)
+        return Adversary.of(discriminator, settings, settings.lr, self.processes, self.faster)
 
     def share(self, settings: Adversarial, name: str) -> tuple[int, int]:
         """(batch, accumulation) of one process."""

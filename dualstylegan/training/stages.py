@@ -14,7 +14,6 @@ from dualstylegan.networks.part_critics import PartCritics
 from dualstylegan.networks.residual_paths import PATHS, PathedGenerator
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.recipe import RIVALS, BasePhase, resolve_batch
-from dualstylegan.runtime.compiling import faster
 from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.base import BaseStage, drawn_px, phase_networks
 from dualstylegan.training.check import check_exemplars
@@ -63,21 +62,17 @@ class Stages(Shared):
         check_exemplars(self.recipe, [portrait.name for portrait in prepared.training], self.recipe.stages)
 
     def train_base(self) -> Iterator[Event]:
-        notes: list[str] = []
         for index in range(len(self.recipe.base.phases)):
-            stage = self.base_phase(index, notes.append)
-            for event in self.train(stage):
-                while notes:
-                    yield Event("note", "train", stage=stage.name, message=notes.pop(0))
-                yield event
+            stage = self.base_phase(index)
+            yield from self.train(stage)
             self.processes.wait_for_all(stage.name)
         if self.processes.is_main:
             save_base(self.folder.base, trained_base(self))
 
-    def base_phase(self, index: int, note: Callable[[str], None]) -> BaseStage:
-        """One phase of a base, as the one before it has left its networks; what compiling them has to say is noted."""
+    def base_phase(self, index: int) -> BaseStage:
+        """One phase of a base, as the one before it has left its networks."""
         name, settings = f"base{index + 1}", self.recipe.base
-        phase, compiling = settings.phases[index], self.recipe.compile == "auto"
+        phase = settings.phases[index]
         before = self.folder.snapshot(f"base{index}") if index else None
         self.seed(name)
         known = self.base_before if index == 0 else None
@@ -87,7 +82,7 @@ class Stages(Shared):
             hand_over(known.encoder.to(self.device), encoder, fitting.next)
         adversary = None
         if discriminator is not None:
-            adversary = Adversary.of(discriminator, settings, phase.discriminator_lr, self.processes)
+            adversary = Adversary.of(discriminator, settings, phase.discriminator_lr, self.processes, self.faster)
         px, shown_px = drawn_px(settings, phase, encoder), phase.size
         if settings.passes > 1:
             shown_px = max(shown_px, encoder.input_size)
@@ -105,7 +100,7 @@ class Stages(Shared):
             processes=self.processes,
             images_before=sum(earlier.steps * earlier.batch for earlier in settings.phases[:index]),
             critics=self._part_critics(phase, before) if phase.parts else None,
-            **({"faster": partial(faster, note=note)} if compiling else {}),
+            faster=self.faster,
         )
 
     def _part_critics(self, phase: BasePhase, before: dict[str, Any] | None) -> Adversary:
@@ -129,6 +124,7 @@ class Stages(Shared):
             settings,
             share=self.share(settings, "pretrain"),
             processes=self.processes,
+            faster=self.faster,
         )
 
     def finetune(self, name: str) -> Iterator[Event]:
@@ -145,6 +141,7 @@ class Stages(Shared):
             processes=self.processes,
             name=name,
             pathed=PathedGenerator(g, name).to(self.device) if name in PATHS else None,
+            faster=self.faster,
         )
         yield from self.train(stage)
 
@@ -176,6 +173,7 @@ class Stages(Shared):
             settings=self.recipe.destylize,
             seed=self.recipe.seed,
             processes=self.processes,
+            faster=self.faster,
         )
         self.processes.wait_for_all("destylized")
         names = [portrait.name for portrait in self.portraits]
@@ -200,6 +198,7 @@ class Stages(Shared):
             noise_from=self.recipe.destylize.structure_rows,
             share=self.share(settings, "transfer"),
             processes=self.processes,
+            faster=self.faster,
         )
         if before is not None:
             stage.go_on_from(before)

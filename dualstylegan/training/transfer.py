@@ -14,6 +14,7 @@ from dualstylegan.media.sheets import strip
 from dualstylegan.models.stage_two import StageTwo, restore_moments
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.recipe import Transfer
+from dualstylegan.runtime.compiling import Faster, as_is
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training import critic
 from dualstylegan.training.adversary import Adversary
@@ -57,6 +58,7 @@ class TransferStage(ExtrinsicStage):
         noise_from: int,
         share: tuple[int, int],
         processes: Processes,
+        faster: Faster = as_is,
     ):
         """`intrinsic`, `extrinsic` (N, rows, dim) in Z+ belong to the N `portraits`, in order."""
         learner = None
@@ -72,6 +74,7 @@ class TransferStage(ExtrinsicStage):
             share=share,
             processes=processes,
             optimizer=learner,
+            faster=faster,
         )
         self.settings, self.portraits, self.faces, self.perception = settings, portraits, faces, perception
         self.kept["portraits"] = portraits

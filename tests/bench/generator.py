@@ -1,6 +1,6 @@
 """Speed of the 1024-px generator: seconds per image, and GFLOP/s beside this machine's own matrix product.
 
-    python tests/bench/generator.py [--batches 1 4] [--repeats 3] [--threads N] [--clock wall|cpu]
+    python tests/bench/generator.py [--batches 1 4] [--repeats 3] [--threads N] [--clock wall|cpu] [--device cpu]
 
 The model is the official-layout one of `tests/data/parity/make_checkpoint.py`, its extrinsic path at the default
 weights: 176.4 GFLOP an image. Every time stands next to a product of two 4096 x 4096 matrices in the same type, taken
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from devices import add_device_option, named, wait_for
 from reference import NO_BFLOAT16
 
 from dualstylegan.choices import row_weights
@@ -29,7 +30,7 @@ from dualstylegan.faces.find import make_detector
 from dualstylegan.media.images import read_picture
 from dualstylegan.models.official import load_generator
 from dualstylegan.networks.dualstyle import DualStyleGAN
-from dualstylegan.runtime.devices import has_fast_bfloat16
+from dualstylegan.runtime.devices import has_fast_bfloat16, pick_device
 
 GFLOP_PER_IMAGE = 176.4
 PARITY = Path(__file__).resolve().parents[1] / "data" / "parity"
@@ -50,16 +51,21 @@ def peak_memory_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # kilobytes on Linux
 
 
-def measure(work: Callable[[], object], dtype: torch.dtype, clock: Callable[[], float], repeats: int):
+def measure(
+    work: Callable[[], object], dtype: torch.dtype, device: torch.device, clock: Callable[[], float], repeats: int
+) -> tuple[float, float]:
     """Median seconds of `work`, and of a 4096 x 4096 product, taken in turns."""
-    matrix = torch.randn(4096, 4096).to(dtype)
+    matrix = torch.randn(4096, 4096, device=device).to(dtype)
     work(), matrix @ matrix
+    wait_for(device)
     products, works = [], []
     for _ in range(repeats):
         start = clock()
         matrix @ matrix
+        wait_for(device)
         middle = clock()
         work()
+        wait_for(device)
         products.append(middle - start)
         works.append(clock() - middle)
     return statistics.median(works), statistics.median(products)
@@ -78,13 +84,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    add_device_option(parser)
     options = parser.parse_args()
+    device = pick_device(options.device)
     torch.set_num_threads(1 if options.clock == "cpu" else options.threads)
     clock = time.thread_time if options.clock == "cpu" else time.perf_counter
 
-    model = official_model()
+    model = official_model().to(device)
     torch.manual_seed(0)
-    faces, styles = torch.randn(2, max(options.batches), model.rows, model.style_dim)
+    faces, styles = torch.randn(2, max(options.batches), model.rows, model.style_dim).to(device)
     weights = row_weights(model.rows, structure=0.75, color=1.0)
     prepared = model.prepare(styles[0], weights)
 
@@ -92,12 +100,12 @@ def main() -> None:
     region = part_shown(faces_found[0], model.size)
 
     exact = model(faces[:1], styles[:1], weights=weights, truncation=0.75)
-    print(f"{model.size} px, {torch.get_num_threads()} threads, {options.clock} clock")
+    print(f"{named(device)}; {model.size} px, {options.clock} clock")
     print(f"peak memory of a process that draws one face in float32: {peak_memory_gb():.2f} GB", flush=True)
     print(f"{'type':<10}{'batch':>6}{'style':>13}{'s/image':>9}{'GFLOP/s':>9}{'product':>9}{'fraction':>10}")
-    fast = has_fast_bfloat16(torch.device("cpu"))
+    fast = has_fast_bfloat16(device)
     for dtype in (torch.float32, torch.bfloat16) if fast else (torch.float32,):
-        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
             for batch in options.batches:
 
                 def own_styles(batch=batch):
@@ -110,7 +118,7 @@ def main() -> None:
                     return model(faces[:batch], prepared, truncation=0.75, region=region)
 
                 for name, work in (("each own", own_styles), ("prepared", one_style), ("face's part", part)):
-                    seconds, product = measure(work, dtype, clock, options.repeats)
+                    seconds, product = measure(work, dtype, device, clock, options.repeats)
                     speed = GFLOP_PER_IMAGE * batch / seconds
                     peak = 2 * 4096**3 / product / 1e9
                     kind = str(dtype).removeprefix("torch.")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from devices import add_device_option, named
 from PIL import Image
 
 from dualstylegan.faces.face import Face
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="a folder of photos instead of drawn ones")
     parser.add_argument("--count", type=int, default=40)
     parser.add_argument("--precision", default="auto")
+    add_device_option(parser)
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +114,9 @@ def main() -> None:
         count = sum(1 for path in photos.rglob("*") if path.is_file())
         print(f"{count} photos, {torch.get_num_threads()} threads")
         if arguments.style:
-            stylizer = Stylizer(arguments.style, device="cpu", precision=arguments.precision)
+            stylizer = Stylizer(arguments.style, device=arguments.device, precision=arguments.precision)
+            print(named(stylizer.device))
+            measure(photos, stylizer, count)
             cpu_s, wall_s = measure(photos, stylizer, count)
             peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
             print(f"{stylizer.description}: {wall_s:.2f} s a photo ({cpu_s:.2f} s of CPU), peak {peak_gb:.2f} GB")

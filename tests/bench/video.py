@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from devices import add_device_option, named
 from films import Cast, handheld
 from PIL import Image
 
@@ -133,6 +134,7 @@ def main() -> int:
     parser.add_argument("--smooth", type=float, default=SMOOTH)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch's")
     parser.add_argument("--precision", default="auto")
+    add_device_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
@@ -149,7 +151,7 @@ def main() -> int:
         style = arguments.style or (embedded[0] if embedded else None)
         if style is None:
             parser.error("no style is embedded yet: --style NAME:ID or a style's folder, or --stub")
-        stylizer = Stylizer(style, device="cpu", precision=arguments.precision, detector="embedded")
+        stylizer = Stylizer(style, device=arguments.device, precision=arguments.precision, detector="embedded")
     options = FilmOptions(detect_every=arguments.detect_every, smooth=arguments.smooth)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -165,7 +167,8 @@ def main() -> int:
         report, cpu_s = measure(source, stylizer, options)
 
     frames = report.frames
-    print(f"{arguments.film}; {stylizer.description}; {torch.get_num_threads()} threads; {report.summary}")
+    where = named(torch.device("cpu") if arguments.stub else stylizer.device)
+    print(f"{arguments.film}; {stylizer.description}; {where}; {report.summary}")
     print("| stage | CPU ms per frame |\n|---|---|")
     for stage, seconds in cpu_s.items():
         print(f"| {stage} | {1000 * seconds / frames:.1f} |")
