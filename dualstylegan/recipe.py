@@ -273,6 +273,7 @@ class Transfer(Adversarial):
     contextual: Weight = 0.25
     feature_matching: Weight = 0.25
     identity: Weight = 1.0
+    shape: Weight = 0.0  # landmarks move from the face's as the exemplar's did; the paper has none
     regularizer: Weight = 0.015
     perceptual_layers: Layers = field(default_factory=lambda: {"relu2_1": 0.5, "relu3_1": 1.0})
     jitter: Weight = 0.1  # deviation of the noise on z_e, in W+

@@ -29,6 +29,7 @@ from dualstylegan.training.intrinsic import RandomFaces, encode
 from dualstylegan.training.loop import autocast_dtype, mixed_precision, only_training
 from dualstylegan.training.muon import Muon
 from dualstylegan.training.pretrain import PretrainStage
+from dualstylegan.training.shapes import shape_loss
 from dualstylegan.training.transfer import TransferStage
 
 BATCH = 4
@@ -184,9 +185,9 @@ def test_even_steps_of_stage_three_draw_random_faces_odd_ones_pairs(step, portra
     assert ("perceptual" in stage.terms(batch)) == bool(step % 2)
 
 
-def test_every_term_of_stage_three_is_the_papers_times_its_weight(portraits):
+def test_every_term_of_stage_three_is_the_papers_or_ours_times_its_weight(portraits):
     weights = {"adversarial": 1.0, "perceptual": 2.0, "contextual": 3.0, "feature_matching": 4.0, "identity": 5.0}
-    stage = transfer_stage(portraits, **weights, regularizer=6.0)
+    stage = transfer_stage(portraits, **weights, regularizer=6.0, shape=7.0)
     batch = stage.draw(1)
     terms = {name: term.item() for name, term in stage.terms(batch).items()}
 
@@ -201,6 +202,7 @@ def test_every_term_of_stage_three_is_the_papers_times_its_weight(portraits):
             "contextual": 3 * losses.contextual_loss(features["relu3_1"], wanted["relu3_1"], center="row").mean(),
             "features": 4 * losses.feature_matching_loss(features, wanted).mean(),
             "identity": 5 * (1 - (judges.identity(images) * judges.identity(faces)).sum(dim=1)).mean(),
+            "shape": 7 * shape_loss(stage.shapes(images), stage.shapes(faces) + batch["move"]).mean(),
             "regularizer": 6 * sum(p.norm() for p in extrinsic),
         }
     assert terms == {name: pytest.approx(term.item(), rel=1e-4) for name, term in expected.items()}

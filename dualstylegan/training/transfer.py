@@ -31,6 +31,8 @@ from dualstylegan.training.losses import (
 )
 from dualstylegan.training.muon import Muon
 from dualstylegan.training.perception import Features, Perception
+from dualstylegan.training.shapes import ShapeJudge, moves, shape_loss
+from dualstylegan.weights import load_landmarks68
 
 SHOWN = 8
 PAPERS_STEPS = 1000  # its shortest: caricature, pixar, comic
@@ -38,7 +40,8 @@ STYLE_LAYERS = ("relu2_1", "relu3_1")  # what L_sty reads: channel means of both
 
 
 class TransferStage(ExtrinsicStage):
-    """L_adv + λ_perc L_perc + λ_CX CX + λ_FM FM + λ_ID L_ID + λ_reg L_reg, and ours, off by default: + λ_proj L_proj.
+    """L_adv + λ_perc L_perc + λ_CX CX + λ_FM FM + λ_ID L_ID + λ_reg L_reg, and ours, off by default: + λ_proj L_proj
+    + λ_shape L_shape.
 
     Even steps draw a random face and any exemplar; odd ones take a portrait's own pair (z_i, z_e), whose picture is
     then known: it is the portrait.
@@ -91,6 +94,9 @@ class TransferStage(ExtrinsicStage):
         self.intrinsic, self.extrinsic = intrinsic.to(self.device), extrinsic.to(self.device)
         self.noise_from = noise_from
         self.layers = tuple(sorted({*settings.perceptual_layers, *STYLE_LAYERS}))
+        if settings.shape:
+            self.shapes = ShapeJudge(load_landmarks68()).to(self.device)
+            self.moves = self._moves()
         self.shown = self._show()
 
     @property
@@ -127,6 +133,7 @@ class TransferStage(ExtrinsicStage):
             "noise": self.model.generator.fresh_noise(count),
             "portrait": self.portraits.pictures(chosen.tolist()),
             "real": self.portraits.next(count),
+            "move": self.moves[chosen.to(self.device)] if self.settings.shape else None,
             "pairs": pairs,
             "shift": tuple(torch.randint(2 * self.settings.shift + 1, (2,)).tolist()),
         }
@@ -155,9 +162,23 @@ class TransferStage(ExtrinsicStage):
             terms["contextual"] = settings.contextual * contextual
         terms["features"] = settings.feature_matching * feature_matching_loss(features, wanted, STYLE_LAYERS).mean()
         terms["identity"] = settings.identity * identity_loss(self.perception.identity(seen), identities).mean()
+        if settings.shape:
+            with torch.no_grad():
+                points = self.shapes(faces) + batch["move"]
+            terms["shape"] = settings.shape * shape_loss(self.shapes(seen), points).mean()
         norms = parameter_norms(p for _, p in self.model.regularized_parameters())
         terms["regularizer"] = settings.regularizer * norms
         return terms
+
+    @torch.no_grad()
+    def _moves(self) -> Tensor:
+        """What each portrait's artist did to the landmarks of its person, (N, 68, 2)."""
+        drawn, own = [], []
+        for start in range(0, len(self.portraits), SHOWN):
+            part = range(start, min(start + SHOWN, len(self.portraits)))
+            drawn.append(self.shapes(self.portraits.pictures(list(part))))
+            own.append(self.shapes(self.model.generator(self.intrinsic[part.start : part.stop])))
+        return moves(torch.cat(drawn), torch.cat(own))
 
     def _moved(self, images: Tensor, shift: Sequence[int]) -> Tensor:
         """Images (B, 3, S, S) moved down and right by `shift` less the setting's, edges mirrored."""
