@@ -37,6 +37,10 @@ def cut(matte: torch.Tensor) -> torch.Tensor:
     return matte[margin:-margin, margin:-margin]
 
 
+def a_portrait(colour: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.tile((colour / 127.5 - 1).reshape(3, 1, 1), (1, 32, 32))).float()
+
+
 HEAD = disc(0.5, 0.55, 0.38)
 WHITE = torch.ones(3, 32, 32)
 
@@ -95,8 +99,7 @@ def test_skin_beside_the_face_takes_on_its_change_and_nothing_else_does():
     skin, painted = np.array([200, 150, 120]), np.array([170, 140, 60])
     person = np.hypot(np.arange(420) - 200, (np.arange(360) - 200)[:, None] * 0.6) < 65
     frame[person] = skin
-    portrait = torch.from_numpy(np.tile((painted / 127.5 - 1).reshape(3, 1, 1), (1, 32, 32))).float()
-    laid = blend("face", frame, portrait, FACE, torch.ones(WIDE_SIZE, WIDE_SIZE), None)
+    laid = blend("face", frame, a_portrait(painted), FACE, torch.ones(WIDE_SIZE, WIDE_SIZE), None)
     tinted = frame.copy()
     add_tint(tinted, laid.tint, wide_from_photo(FACE))
     assert np.abs(tinted[~person].astype(int) - frame[~person]).max() <= 4  # of 140
@@ -123,6 +126,50 @@ def test_hair_beside_the_face_takes_on_what_became_of_hair_like_it():
     assert change[over : over + 20, 180:220].mean() > 20  # of 38
     assert np.abs(change[:, 280:]).max() < 6
     assert np.abs(change[200:, :270]).max() < 6  # skin, which stays
+
+
+def at_edge(shift: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """What is added, in steps of 255, along the mask's edge: (n, 3)."""
+    larger = torch.nn.functional.interpolate(torch.from_numpy(shift)[None], mask.shape, mode="bilinear")[0].numpy()
+    return 127.5 * larger[:, (mask > 0.4) & (mask < 0.6)].T
+
+
+def in_cloth(cloth: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
+    """A face in a plain colour that is unlike its own, and where it is in the crop."""
+    outline = draw_mask("face", transform(FACE.crop_from_photo, FACE.points.astype(np.float64)))
+    skin = a_portrait(np.array([200, 150, 120]))
+    frame = np.full((360, 420, 3), cloth, np.uint8)
+    within = (outline > 0.4).astype(np.float32)
+    return paste_face(frame, skin, FACE, mask=within), torch.from_numpy(within)
+
+
+def test_beside_the_person_a_drawn_face_takes_on_the_colour_around_it():
+    cloth, drawn = np.array([40, 120, 60]), np.array([200, 190, 250])
+    frame, _ = in_cloth(cloth)
+    laid = blend("face", frame, a_portrait(drawn), FACE, torch.ones(WIDE_SIZE, WIDE_SIZE), None)
+    photos, drawns = np.linalg.norm(cloth - (200, 150, 120)), np.linalg.norm(cloth - drawn)
+    shift = at_edge(laid.shift, laid.mask).mean(0)
+    left = np.linalg.norm(drawn + shift - cloth)
+    assert left - photos < 0.5 * (drawns - photos)
+    middle = laid.shift.shape[-1] // 2
+    within = 127.5 * laid.shift[:, middle, middle]  # the face there keeps its own
+    assert np.abs(within).max() < np.abs(shift).max() / 10
+
+
+def test_beside_a_background_a_drawn_face_stays_nearly_as_it_was():
+    frame, person = in_cloth(np.array([40, 120, 60]))
+    shifts = []
+    for around in (torch.ones(WIDE_SIZE, WIDE_SIZE), wide(person)):
+        laid = blend("face", frame, a_portrait(np.array([200, 190, 250])), FACE, around, None)
+        shifts.append(np.abs(at_edge(laid.shift, laid.mask)).mean())
+    assert shifts[1] < 0.3 * shifts[0]
+
+
+def test_a_face_as_it_was_takes_on_nothing():
+    frame = drawn_photo()
+    same = crop_face(frame, FACE.crop_from_photo, MASK_SIZE)
+    laid = blend("face", frame, same, FACE, torch.ones(WIDE_SIZE, WIDE_SIZE), None)
+    assert laid.shift is None
 
 
 def test_pixels_without_tint_keep_their_bytes():

@@ -34,16 +34,21 @@ FULL = 0.35  # of the face's mask, blurred that far: at its edge, where it is ro
 SKIN = 0.09  # by so much of 1 the colour of skin differs, apart from its light
 SKIN_LIGHT = 0.3  # and by its light
 HAIR = 0.2  # by so much of 1 the colour of hair differs from hair nearby
+BESIDE, FADING = 1, 2  # thirty-seconds of the crop: what is compared across its edge, and over which that fades
+AT_EDGE = 0.08  # of the product of what is inside and outside, blurred: that at an edge
+MORE = 1.4  # times the step, as it fades
 ENOUGH = 0.1  # of what is near: so much hair within the face tells what becomes of hair
 
 
 @dataclass(frozen=True)
 class Blend:
     """`mask`: the drawn face's opacity, in the crop. `tint` (3, WIDE_SIZE, WIDE_SIZE), in steps of 255, in the wider
-    view: what is added to the photo beside it, or None."""
+    view: what is added to the photo beside it, or None. `shift` (3, n, n): what is added to the drawn face, in
+    [-1, 1], seen coarsely, or None."""
 
     mask: np.ndarray
     tint: np.ndarray | None = None
+    shift: np.ndarray | None = None
 
 
 def wide_from_photo(face: Face) -> np.ndarray:
@@ -92,7 +97,10 @@ def blend(
     person = photo.numpy()
     mask = _of_person(outline, inner, person[_MIDDLE], None if kind == "face" or styled is None else styled.numpy())
     after = _resized(portrait.float().cpu(), MASK_SIZE).clamp(-1, 1).numpy()
-    return Blend(mask, _tint(crop_face(frame, wide_from_photo(face), WIDE_SIZE).numpy(), after, mask, inner, person))
+    before = crop_face(frame, wide_from_photo(face), WIDE_SIZE).numpy()
+    tint = _tint(before, after, mask, inner, person)
+    inner_view, around = before[_MIDDLE], before[_MIDDLE] + tint[_MIDDLE] / 127.5
+    return Blend(mask, tint, _shift(inner_view, after, around, mask, person[_MIDDLE]))
 
 
 def _of_person(outline: np.ndarray, inner: np.ndarray, photo: np.ndarray, styled: np.ndarray | None) -> np.ndarray:
@@ -136,12 +144,42 @@ def _tint(before: np.ndarray, after: np.ndarray, mask: np.ndarray, inner: np.nda
     return (127.5 * change * fade).astype(np.float32)
 
 
+def _shift(
+    before: np.ndarray, after: np.ndarray, around: np.ndarray, mask: np.ndarray, person: np.ndarray
+) -> np.ndarray | None:
+    """What the drawn face takes on of what is `around` it (3, MASK_SIZE, MASK_SIZE), fading inwards, where its edge
+    stands out more than the photo's colours do there, `before`: so much that it does not. Only beside the person: where
+    a head ends and the background begins, hair of the background's colour would look like glass. None for what nobody
+    sees."""
+    beside = 1 - mask
+    measured = (after * mask, before * mask, around * beside, before * beside, mask, beside, person * beside)
+    planes = np.concatenate([one.reshape(-1, *mask.shape) for one in measured])
+    sums = _boxes(_quarter(planes), BESIDE).numpy()
+    within, without = np.maximum(sums[12:14], 1e-3)
+    new, old = sums[:3] / within - sums[6:9] / without, sums[3:6] / within - sums[9:12] / without
+    apart, apart_before = (np.linalg.norm(step, axis=0) for step in (new, old))
+    excess = np.maximum(1 - apart_before / np.maximum(apart, 1e-6), 0) * np.clip(sums[14] / without, 0, 1)
+    edge = within * without
+    spread = _boxes(torch.from_numpy(np.concatenate([-new * excess * edge, edge[None]])), FADING).numpy()
+    shift = spread[:3] * np.minimum(spread[3] / AT_EDGE, 1) * MORE / np.maximum(spread[3], 1e-6)
+    return shift if np.abs(shift).max() > 1 / 127.5 else None
+
+
 def _blurred(planes: np.ndarray, sigma: float) -> np.ndarray:
-    """All but a Gaussian: three boxes, at a quarter of the size."""
-    tensor, radius = avg_pool2d(torch.from_numpy(planes)[None], 4), max(1, round(sigma / 4))
+    """All but a Gaussian, at a quarter of the size."""
+    small = _boxes(_quarter(planes), max(1, round(sigma / 4)))
+    return interpolate(small[None], scale_factor=4, mode="bilinear", align_corners=False)[0].numpy()
+
+
+def _quarter(planes: np.ndarray) -> Tensor:
+    return avg_pool2d(torch.from_numpy(planes), 4)
+
+
+def _boxes(planes: Tensor, radius: int) -> Tensor:
+    """Three of them, one after the other: a blur."""
     for _ in range(3):
-        tensor = avg_pool2d(tensor, 2 * radius + 1, 1, padding=radius)
-    return interpolate(tensor, scale_factor=4, mode="bilinear", align_corners=False)[0].numpy()
+        planes = avg_pool2d(planes, 2 * radius + 1, 1, padding=radius)
+    return planes
 
 
 def _step(values, low: float, high: float):

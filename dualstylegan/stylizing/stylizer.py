@@ -336,7 +336,10 @@ class Stylizer:
             if laid.tint is not None:
                 add_tint(frame, laid.tint, wide_from_photo(one.face), one.opacity)
         for one, laid in zip(placed, blends, strict=True):
-            paste_face(frame, one.portrait, one.face, mask=laid.mask, opacity=one.opacity, in_place=True)
+            portrait = one.portrait
+            if laid.shift is not None:
+                portrait = portrait + _enlarged(torch.from_numpy(laid.shift), portrait.shape[-1])
+            paste_face(frame, portrait, one.face, mask=laid.mask, opacity=one.opacity, in_place=True)
 
     def paste(
         self, frame: np.ndarray, crop: Tensor, face: Face, opacity: float = 1.0, *, in_place: bool = False
@@ -425,6 +428,10 @@ def _mixed(finished: Tensor, portrait: Tensor, share: float, side_px: float) -> 
         return finished
     plain = interpolate(portrait[None], size=finished.shape[-1], mode="bicubic", align_corners=False)[0]
     return plain.clamp_(-1, 1).lerp_(finished, share)
+
+
+def _enlarged(planes: Tensor, size: int) -> Tensor:
+    return interpolate(planes[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 @cache
