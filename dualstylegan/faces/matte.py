@@ -34,9 +34,10 @@ FULL = 0.35  # of the face's mask, blurred that far: at its edge, where it is ro
 SKIN = 0.09  # by so much of 1 the colour of skin differs, apart from its light
 SKIN_LIGHT = 0.3  # and by its light
 HAIR = 0.2  # by so much of 1 the colour of hair differs from hair nearby
-BESIDE, FADING = 1, 2  # thirty-seconds of the crop: what is compared across its edge, and over which that fades
+BESIDE, FADING = 1, 1  # thirty-seconds of the crop: what is compared across its edge, and over which that fades
 AT_EDGE = 0.08  # of the product of what is inside and outside, blurred: that at an edge
-MORE = 1.4  # times the step, as it fades
+SEAM = 0.6  # by so much of 2 colours differ at a seam, apart from their light; more, and a thing begins there, a hat
+MORE = 1.5  # times the step, as it fades
 ENOUGH = 0.1  # of what is near: so much hair within the face tells what becomes of hair
 
 
@@ -159,6 +160,7 @@ def _shift(
     new, old = sums[:3] / within - sums[6:9] / without, sums[3:6] / within - sums[9:12] / without
     apart, apart_before = (np.linalg.norm(step, axis=0) for step in (new, old))
     excess = np.maximum(1 - apart_before / np.maximum(apart, 1e-6), 0) * np.clip(sums[14] / without, 0, 1)
+    excess *= np.exp(-np.square(new - new.mean(0)).sum(0) / SEAM**2)
     edge = within * without
     spread = _boxes(torch.from_numpy(np.concatenate([-new * excess * edge, edge[None]])), FADING).numpy()
     shift = spread[:3] * np.minimum(spread[3] / AT_EDGE, 1) * MORE / np.maximum(spread[3], 1e-6)
