@@ -73,6 +73,8 @@ def test_nothing_is_read_beyond_the_part_that_is_shown(size, side_px):
     laid = [blend("face", photo, one, face, torch.ones(WIDE_SIZE, WIDE_SIZE), None) for one in (crop, other)]
     assert np.array_equal(laid[0].mask, laid[1].mask)
     np.testing.assert_allclose(laid[0].tint, laid[1].tint, atol=0.01)
+    shifts = [np.zeros((3, 32, 32)) if one.shift is None else one.shift for one in laid]
+    np.testing.assert_allclose(*shifts, atol=0.002)
 
 
 # --- geometry

@@ -12,7 +12,15 @@ from dualstylegan.faces.crop import add_tint, crop_face, paste_face
 from dualstylegan.faces.face import transform
 from dualstylegan.faces.find import EmbeddedDetector
 from dualstylegan.faces.masks import MASK_SIZE, draw_mask
-from dualstylegan.faces.matte import WIDE_SIZE, blend, photo_mattes, portrait_mattes, view_of, wide_from_photo
+from dualstylegan.faces.matte import (
+    WIDE_SIZE,
+    blend,
+    in_front,
+    photo_mattes,
+    portrait_mattes,
+    view_of,
+    wide_from_photo,
+)
 from dualstylegan.media.images import read_picture
 from dualstylegan.weights import load_matte
 
@@ -176,6 +184,44 @@ def test_a_face_as_it_was_takes_on_nothing():
     same = crop_face(frame, FACE.crop_from_photo, MASK_SIZE)
     laid = blend("face", frame, same, FACE, torch.ones(WIDE_SIZE, WIDE_SIZE), None)
     assert laid.shift is None
+
+
+def of_each(first, second) -> tuple[np.ndarray, np.ndarray]:
+    """How much of each of two faces is seen, the second laid after the first: (H, W) each."""
+    masks = [draw_mask("head", transform(one.crop_from_photo, one.points.astype(float))) for one in (first, second)]
+    seen = np.zeros((2, 360, 420), np.float32)
+    for number, (face, mask) in enumerate(
+        [(first, masks[0]), (second, in_front(masks[1], second, [(first, masks[0])]))]
+    ):
+        white = paste_face(np.zeros((360, 420, 3), np.uint8), WHITE, face, mask=mask)[..., 0] / 255
+        seen[:number] *= 1 - white
+        seen[number] = white
+    return seen[0], seen[1]
+
+
+def test_heads_that_touch_share_what_is_between_them():
+    for second in (face_at(230, 180, 150), face_at(230, 185, 140), face_at(230, 175, 160)):
+        first = face_at(150, 180, 150)
+        left, right = of_each(first, second)
+        for face, own, others in ((first, left, right), (second, right, left)):
+            x, y = face.points[30:48].round().astype(int).T  # the nose, and the eyes
+            assert own[y, x].min() > 0.95 and others[y, x].max() < 0.05
+        assert (left + right)[180, 130:240].min() > 0.8  # nothing of the photo comes through between them
+
+
+def test_of_two_faces_the_larger_one_is_nearer():
+    shares = []
+    for side in (120, 150, 180):
+        left, right = of_each(face_at(150, 180, 150), face_at(240, 180, side))
+        shares.append(right[180, 150:240].sum() / (left + right)[180, 150:240].sum())
+    assert shares == sorted(shares) and shares[1] == pytest.approx(0.5, abs=0.06)
+
+
+def test_heads_that_do_not_touch_stay_whole():
+    mask = draw_mask("head", transform(FACE.crop_from_photo, FACE.points.astype(np.float64)))
+    for other in (face_at(900, 180, 160), face_at(420, 180, 100)):
+        its = draw_mask("face", transform(other.crop_from_photo, other.points.astype(np.float64)))
+        np.testing.assert_array_equal(in_front(mask, FACE, [(other, its)]), mask)
 
 
 def test_pixels_without_tint_keep_their_bytes():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_crop_paste import face_at
 from tiny_style import DIM, SIZE, DrawnFaces, drawn_photo, one_core, tiny_style
 
 from dualstylegan import Stylizer
@@ -16,7 +17,7 @@ from dualstylegan.models.library import Library, load_style
 from dualstylegan.networks.dualstyle import DualStyleGAN
 from dualstylegan.stylizing import stylizer as stylizer_module
 from dualstylegan.stylizing.settings import StylizerSettings
-from dualstylegan.stylizing.stylizer import choose_weights
+from dualstylegan.stylizing.stylizer import Placed, choose_weights
 
 __all__ = ["one_core"]
 
@@ -281,6 +282,18 @@ def test_only_what_a_mask_shows_is_drawn_and_looks_the_same(style, regions, monk
     whole = make(f"{style}:1", mask="face", scene="keep")(photo)
     assert regions[-1] is None
     assert np.abs(part.astype(int) - whole).max() <= 1  # steps of 255: other sizes round differently
+
+
+def test_faces_laid_one_by_one_share_what_they_both_cover_as_if_laid_at_once(style):
+    stylizer = make(f"{style}:1", mask="head", scene="keep")
+    faces = [face_at(120, 120, 110), face_at(170, 125, 130)]
+    placed = [Placed(face, torch.full((3, 32, 32), value)) for face, value in zip(faces, (-1.0, 1.0), strict=True)]
+    at_once, one_by_one = drawn_photo(faces=()), drawn_photo(faces=())
+    assert [face for face, _ in stylizer.lay(at_once, placed)] == faces
+    stylizer.lay(one_by_one, placed[1:], stylizer.lay(one_by_one, placed[:1]))
+    np.testing.assert_array_equal(one_by_one, at_once)
+    x, y = faces[0].points[30].round().astype(int)
+    assert (at_once[y, x] == 0).all()  # the first one's nose, beneath the second one's head
 
 
 @pytest.mark.parametrize("settings", [{"mask": "head"}, {"mask": "face", "scene": "tone"}], ids=["matte", "scene"])

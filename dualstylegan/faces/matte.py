@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face, transform
@@ -27,6 +27,7 @@ EDGE = (0.25, 0.75)  # between these a matte goes from background to person
 WIDE = 1.5  # crops
 WIDE_SIZE = 192
 _WITHIN = slice((WIDE_SIZE - MASK_SIZE) // 2, (WIDE_SIZE + MASK_SIZE) // 2)
+_HERE = (np.stack(np.meshgrid(np.arange(MASK_SIZE), np.arange(MASK_SIZE)), -1) + 0.5) / MASK_SIZE  # a mask's pixels
 _MIDDLE = np.s_[..., _WITHIN, _WITHIN]  # the crop
 
 REACH = 0.1  # of the crop: over which the skin beside a face takes on its colour less and less
@@ -38,6 +39,7 @@ BESIDE, FADING = 1, 1  # thirty-seconds of the crop: what is compared across its
 AT_EDGE = 0.08  # of the product of what is inside and outside, blurred: that at an edge
 SEAM = 0.6  # by so much of 2 colours differ at a seam, apart from their light; more, and a thing begins there, a hat
 MORE = 1.5  # times the step, as it fades
+SHARED = 0.03  # of the crop: over which one face becomes another where they overlap
 ENOUGH = 0.1  # of what is near: so much hair within the face tells what becomes of hair
 
 
@@ -102,6 +104,24 @@ def blend(
     tint = _tint(before, after, mask, inner, person)
     inner_view, around = before[_MIDDLE], before[_MIDDLE] + tint[_MIDDLE] / 127.5
     return Blend(mask, tint, _shift(inner_view, after, around, mask, person[_MIDDLE]))
+
+
+def in_front(mask: np.ndarray, face: Face, others: Sequence[tuple[Face, np.ndarray]]) -> np.ndarray:
+    """The mask of a face that covers `others` with their masks, without what is rather theirs: each pixel that both
+    would draw belongs to whose middle it is nearer to, as large as each is; and larger faces are nearer by themselves,
+    most likely."""
+    for other, its in others:
+        other_from_crop = other.crop_from_photo @ np.linalg.inv(face.crop_from_photo)
+        corners = transform(other_from_crop, np.array([[0.0, 0.0], [1, 0], [1, 1], [0, 1]]))
+        if (corners.max(0) <= 0).any() or (corners.min(0) >= 1).any():
+            continue
+        there = transform(other_from_crop, _HERE.reshape(-1, 2)).reshape(_HERE.shape)
+        grid = torch.from_numpy(2 * there[None] - 1).float()
+        covered = grid_sample(torch.from_numpy(its)[None, None], grid, mode="bilinear", align_corners=False)[0, 0]
+        larger = face.crop_side_px / other.crop_side_px
+        nearer = np.linalg.norm(there - 0.5, axis=-1) - np.linalg.norm(_HERE - 0.5, axis=-1) / larger
+        mask = mask * (1 - _step(covered.numpy(), 0.5, 1) * (1 - _step(nearer, -SHARED, SHARED)))
+    return mask.astype(np.float32, copy=False)
 
 
 def _of_person(outline: np.ndarray, inner: np.ndarray, photo: np.ndarray, styled: np.ndarray | None) -> np.ndarray:

@@ -260,6 +260,7 @@ class _FullFrame:
         self.frames: list[np.ndarray | None] = [None] * len(photo.pages)  # once faces have been laid in them
         self.kept: dict[int, np.ndarray] = {}  # the same without a scene
         self.scenes: list[Scene | None] = [None] * len(photo.pages)
+        self.laid: dict[int, list[tuple[Face, np.ndarray]]] = {}  # faces and their masks
         self.waiting: list[tuple[int, Placed]] = []
 
     @property
@@ -299,9 +300,9 @@ class _FullFrame:
                 self.frames[page] = self._ground(page, placed)
                 if self.keeps_too:
                     self.kept[page] = self.pages[page].pixels.copy()
-            self.stylizer.lay(self.frames[page], placed)
+            self.laid[page] = self.stylizer.lay(self.frames[page], placed, behind := self.laid.get(page, ()))
             if page in self.kept:
-                self.stylizer.lay(self.kept[page], placed)
+                self.stylizer.lay(self.kept[page], placed, behind)
         self.waiting = []
 
     def _ground(self, page: int, placed: Sequence[Placed]) -> np.ndarray:

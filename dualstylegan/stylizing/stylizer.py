@@ -24,7 +24,7 @@ from dualstylegan.faces.crop import add_tint, crop_face, part_shown, paste_face
 from dualstylegan.faces.face import Face, transform
 from dualstylegan.faces.find import make_detector
 from dualstylegan.faces.masks import draw_mask
-from dualstylegan.faces.matte import blend, photo_mattes, portrait_mattes, view_of, wide_from_photo
+from dualstylegan.faces.matte import blend, in_front, photo_mattes, portrait_mattes, view_of, wide_from_photo
 from dualstylegan.media.images import Picture, as_picture, read_picture
 from dualstylegan.models import library
 from dualstylegan.models.codes import ExtrinsicCode, StylePart, StyleRequest, extrinsic_code, fit_weights, parse_style
@@ -329,17 +329,23 @@ class Stylizer:
         self.lay(under, placed)
         return under if scene is None else scene.over(under)
 
-    def lay(self, frame: np.ndarray, placed: Sequence[Placed]) -> None:
-        """The faces in a frame, in place: first they tint the skin around them, then they cover what is theirs."""
+    def lay(
+        self, frame: np.ndarray, placed: Sequence[Placed], behind: Sequence[tuple[Face, np.ndarray]] = ()
+    ) -> list[tuple[Face, np.ndarray]]:
+        """The faces in a frame, in place: first they tint the skin around them, then they cover what is theirs. Those
+        laid before are `behind` them, with their masks; what comes back is these and the new ones."""
         blends = [blend(self.mask, frame, one.portrait, one.face, one.person, one.matte) for one in placed]
         for one, laid in zip(placed, blends, strict=True):
             if laid.tint is not None:
                 add_tint(frame, laid.tint, wide_from_photo(one.face), one.opacity)
+        everyone = list(behind)
         for one, laid in zip(placed, blends, strict=True):
-            portrait = one.portrait
+            portrait, mask = one.portrait, in_front(laid.mask, one.face, everyone)
             if laid.shift is not None:
                 portrait = portrait + _enlarged(torch.from_numpy(laid.shift), portrait.shape[-1])
-            paste_face(frame, portrait, one.face, mask=laid.mask, opacity=one.opacity, in_place=True)
+            paste_face(frame, portrait, one.face, mask=mask, opacity=one.opacity, in_place=True)
+            everyone.append((one.face, one.opacity * mask))
+        return everyone
 
     def paste(
         self, frame: np.ndarray, crop: Tensor, face: Face, opacity: float = 1.0, *, in_place: bool = False
