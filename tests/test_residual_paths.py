@@ -42,13 +42,13 @@ template = {template}
 min_images = 4
 
 [finetune]
-steps = 2
-effective_batch = 4
-{more}
+steps = 1
+effective_batch = 3
+path = 0
 
 [compare]
 paths = ["again", "resblock", "adain", "attention"]
-codes = 12
+codes = 4
 
 [perception]
 features = "mobilenet"
@@ -73,7 +73,7 @@ def experiment(tmp_path_factory):
     data = draw_portraits(folder / "toons", toon=True)
     recipe = folder / "paths.toml"
     base = (folder / "tiny").as_posix()
-    recipe.write_text(EXPERIMENT.format(base=base, data=data.as_posix(), template=TEMPLATE, more=""))
+    recipe.write_text(EXPERIMENT.format(base=base, data=data.as_posix(), template=TEMPLATE))
     assert main(["train", str(recipe), "--run", str(folder / "run"), "--cpu"]) == 0
     return recipe, folder / "run"
 
@@ -90,11 +90,11 @@ def test_an_experiment_ends_in_a_table_and_a_sheet_of_every_path(experiment):
 
 def test_an_experiment_is_passed_over_when_done_and_measures_again_with_more_codes(experiment, capsys):
     recipe, run = experiment
-    assert main(["train", str(recipe), "--run", str(run), "--cpu", "--json", "--set", "compare.codes=6"]) == 0
+    assert main(["train", str(recipe), "--run", str(run), "--cpu", "--json", "--set", "compare.codes=2"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     passed = {event["stage"] for event in events if event["event"] == "skipped"}
     assert passed == {"data", "finetune", "again", "resblock", "adain", "attention"}
-    assert any("over 6 codes" in (event["message"] or "") for event in events)
+    assert any("over 2 codes" in (event["message"] or "") for event in events)
 
 
 @pytest.mark.parametrize("kind", sorted(PATHS))
@@ -159,8 +159,8 @@ def test_correspondence_is_the_mean_divergence_of_softmaxed_cosines():
 def test_fine_tuning_with_correspondence_says_what_it_costs_and_teaches_g(experiment, tmp_path):
     recipe, _ = experiment
     text = recipe.read_text().replace('kind = "experiment"', 'kind = "style"').replace("[compare]", "[samplers]")
-    text = text.replace('paths = ["again", "resblock", "adain", "attention"]', "").replace("codes = 12", "")
-    (tmp_path / "adapted.toml").write_text(text.replace("steps = 2", "steps = 2\ncorrespondence = 1000"))
+    text = text.replace('paths = ["again", "resblock", "adain", "attention"]', "").replace("codes = 4", "")
+    (tmp_path / "adapted.toml").write_text(text.replace("steps = 1", "steps = 2\ncorrespondence = 1000"))
     arguments = ["train", str(tmp_path / "adapted.toml"), "--run", str(tmp_path / "run"), "--cpu"]
     for stage in ("data", "finetune"):
         assert main([*arguments, "--stage", stage]) == 0
