@@ -23,6 +23,7 @@ from dualstylegan.models.library import load_style
 from dualstylegan.networks.small_encoder import SmallEncoder
 from dualstylegan.networks.stylegan2 import Generator
 from dualstylegan.stylizing.stylizer import Stylizer
+from dualstylegan.training.run import RunFolder
 
 sys.path.insert(0, str(ROOT / "tests" / "bench"))
 
@@ -441,6 +442,25 @@ def test_another_systems_pictures_get_the_same_row(tmp_path, capsys):
     assert theirs.keys() <= result.columns[quality.OURS].keys()
 
 
+def test_few_shot_adaptation_is_a_g_of_the_same_base_that_was_tuned_to_keep_pictures_apart(tmp_path):
+    style = load_style(tiny_style(tmp_path))
+    assert quality.adapted_of(style, tmp_path) is None
+    run, g = RunFolder(tmp_path / "tiny-adapted").create(), style.model.generator
+    run.save_snapshot("finetune", 2, {"generator": g.state_dict()})
+    for weight, base in ((0, style.header["base"]["sha256"]), (1000, "another's")):
+        run.begin("finetune", {"finetune": {"correspondence": weight}, "base": base})
+        with pytest.raises(SystemExit, match="own base, fine-tuned with finetune"):
+            quality.adapted_of(style, tmp_path)
+    run.begin("finetune", {"finetune": {"correspondence": 1000}, "base": style.header["base"]["sha256"]})
+
+    style.thumbnails = [Image.new("RGB", (64, 64))] * 3
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    drawer = quality.StyleOnPhotos(style, quality.Photos(["a"], [picture], [np.diag([1 / 64, 1 / 64, 1.0])], None))
+    drawn = drawer.adapt(quality.adapted_of(style, tmp_path))  # here g itself, which draws the photo again
+    expected = g(drawer.codes * drawer.truncation, space="w+").clamp(-1, 1)
+    torch.testing.assert_close(drawn, expected.detach(), atol=1e-6, rtol=0)
+
+
 def test_a_whole_style_is_measured_and_drawn(tmp_path):
     style = load_style(tiny_style(tmp_path))
     style.thumbnails = [Image.new("RGB", (64, 64), color) for color in ("red", "green", "blue")]
@@ -448,11 +468,18 @@ def test_a_whole_style_is_measured_and_drawn(tmp_path):
     photos = quality.Photos(list("abcd"), pictures, [np.diag([1 / 64, 1 / 64, 1.0])] * 4, DrawnJudges)
     result = quality.measure_style(style, photos, tmp_path / "runs", each=2)
     assert set(result.columns) == {quality.OURS, *quality.MUST_FAIL}  # no g' here: no baselines
+    for name in ("tiny", "tiny-adapted"):
+        run = RunFolder(tmp_path / "runs" / name).create()
+        run.begin("finetune", {"finetune": {"correspondence": 1000}, "base": style.header["base"]["sha256"]})
+        run.save_snapshot("finetune", 2, {"generator": style.model.generator.state_dict()})
+    result = quality.measure_style(style, photos, tmp_path / "runs", each=2)
+    baselines = {quality.SWAP, quality.MIXING, quality.ADAPTATION}
+    assert set(result.columns) == {quality.OURS, *quality.MUST_FAIL, *baselines}
     assert set(result.columns[quality.OURS]) >= {goal.key for goal in result.goals}
     assert all(np.isfinite(list(figures.values())).all() for figures in result.columns.values())
     quality.write_style_sheets(tmp_path / "sheets", result)
     drawn = {path.stem for path in (tmp_path / "sheets").iterdir()}
     assert drawn == {f"tiny-{what}" for what in ("photos", "structure", "blends", "columns")}
     kept = quality.as_json(result.goals, result.header, result.columns, quality.OURS, **result.facts)
-    assert set(kept["missed_by_others"]) == set(quality.MUST_FAIL)
+    assert set(kept["missed_by_others"]) == {*quality.MUST_FAIL, *baselines}
     quality.report_style(result)

@@ -9,7 +9,11 @@ The photos: the first list is the 64 that recipe `mini` holds out of $DSG_SHARED
 ../shared/facedata beside the checkout), the second one what `mini256` holds out of `photos2`: other kinds of people.
 A style's portraits are the thumbnails in it. Beside DualStyleGAN stand two who must fail, the exemplar and the photo,
 unchanged, and what the style's fine-tuned g' does alone: layer swap and style mixing. g' is looked for in the style's
-run folder; without it these two columns are left out.
+run folder; without it these two columns are left out. Few-shot adaptation (Ojha et al. 2021) is a g' fine-tuned with
+finetune.correspondence, in the run NAME-adapted beside the style's:
+
+    dsg train toon --data TOONS --run runs/toon-adapted --set finetune.correspondence=1000 --stage data
+    dsg train runs/toon-adapted/recipe.toml --stage finetune
 
 --results DIR gives another system the same row. DIR holds its pictures, PHOTO--EXEMPLAR.png: what it made of a photo of
 the lists in an exemplar of the style. PHOTO is the photo's name without folders and suffix, EXEMPLAR its number in the
@@ -109,6 +113,7 @@ SHARP_PX = 256  # the size at which pictures are as sharp as they are
 FIRST, SECOND = "first", "second"  # the two lists of photos
 
 OURS, EXEMPLAR, PHOTO, SWAP, MIXING = "DualStyleGAN", "exemplar", "photo", "layer swap", "style mixing"
+ADAPTATION = "few-shot adaptation"
 MUST_FAIL = (EXEMPLAR, PHOTO)
 
 # ------------------------------------------------------------------------------------------------------------- goals
@@ -422,9 +427,13 @@ class StyleOnPhotos:
     @torch.no_grad()
     def swap_layers(self, finetuned: Generator) -> Tensor:
         """Each photo: g' shapes under g's textures. Knows no exemplars."""
-        swapped = swap_layers(self.model.generator, finetuned)
+        return self.adapt(swap_layers(self.model.generator, finetuned))
+
+    @torch.no_grad()
+    def adapt(self, finetuned: Generator) -> Tensor:
+        """Each photo as g' draws its code. Knows no exemplars."""
         codes = self.codes * self.truncation
-        return torch.cat([swapped(part, space="w+") for part in codes.split(BATCH)]).clamp(-1, 1)
+        return torch.cat([finetuned(part, space="w+") for part in codes.split(BATCH)]).clamp(-1, 1)
 
     @torch.no_grad()
     def mix_styles(self, finetuned: Generator, photo: np.ndarray, exemplar: np.ndarray) -> Tensor:
@@ -569,13 +578,27 @@ def finetuned_of(style: Style, runs: Path) -> Generator | None:
     """g' of the style's run: the folder the style lies in, or the one of its name among `runs`."""
     folders = [style.folder.parent] if style.folder else []
     for folder in [*folders, runs / style.name]:
-        run = RunFolder(folder)
-        if (folder / "snapshots").is_dir() and run.snapshot_steps("finetune"):
-            g = style.model.generator
-            finetuned = Generator(g.size, style_dim=g.style_dim, mapping_layers=g.mapping_layers, channels=g.channels)
-            finetuned.load_state_dict(run.snapshot("finetune")["generator"])
-            return finetuned.eval().requires_grad_(False)
+        if (folder / "snapshots").is_dir() and RunFolder(folder).snapshot_steps("finetune"):
+            return _finetuned_in(RunFolder(folder), style)
     return None
+
+
+def adapted_of(style: Style, runs: Path) -> Generator | None:
+    """The g' that kept pictures as near to one another as they were, of the run NAME-adapted among `runs`."""
+    run = RunFolder(runs / f"{style.name}-adapted")
+    begun = run.begun_with("finetune")
+    if begun is None:
+        return None
+    if not begun["finetune"]["correspondence"] or begun["base"] != style.header["base"]["sha256"]:
+        sys.exit(f"{run.path}: wanted g' of {style.name}'s own base, fine-tuned with finetune.correspondence=1000.")
+    return _finetuned_in(run, style)
+
+
+def _finetuned_in(run: RunFolder, style: Style) -> Generator:
+    g = style.model.generator
+    finetuned = Generator(g.size, style_dim=g.style_dim, mapping_layers=g.mapping_layers, channels=g.channels)
+    finetuned.load_state_dict(run.snapshot("finetune")["generator"])
+    return finetuned.eval().requires_grad_(False)
 
 
 @dataclass
@@ -617,6 +640,8 @@ def measure_style(style: Style, photos: Photos, runs: Path, each: int, results: 
     if finetuned is not None:
         claims[SWAP] = Claims(drawer.swap_layers(finetuned), pairs.photo)
         claims[MIXING] = Claims(drawer.mix_styles(finetuned, pairs.photo, pairs.exemplar), each_pair)
+    if (adapted := adapted_of(style, runs)) is not None:
+        claims[ADAPTATION] = Claims(drawer.adapt(adapted), pairs.photo)
     columns = {name: judge.judge(claim, pairs) for name, claim in claims.items()}
 
     some = Pairs(pairs.photo[::each], pairs.exemplar[::each])
@@ -767,14 +792,14 @@ LIMITED = (
 
 def print_table(title: str, goals: Sequence[Goal], columns: dict[str, Figures], *, judged: Iterable[str]) -> None:
     judged = set(judged)
-    print(f"\n{title:58} {'goal':>9}" + "".join(f"  {name:>17}" for name in columns))
+    print(f"\n{title:58} {'goal':>9}" + "".join(f"  {name:>19}" for name in columns))
     for goal in goals:
         cells = []
         for name, figures in columns.items():
             met = goal.met(figures.get(goal.key)) if name in judged else None
             mark = "" if met is None else " pass" if met else " MISS"
             cells.append(f"{goal.show(figures.get(goal.key))}{mark:5}")
-        print(f"{goal.what:58} {goal.wanted:>9}" + "".join(f"  {cell:>17}" for cell in cells))
+        print(f"{goal.what:58} {goal.wanted:>9}" + "".join(f"  {cell:>19}" for cell in cells))
 
 
 def report_base(base: Base, figures: Figures, people: str) -> None:
@@ -794,6 +819,8 @@ def report_style(result: StyleResult) -> None:
         print(f"the {name}, unchanged, misses {', '.join(wrong) or 'NOTHING: the suite can be fooled'}")
     if SWAP not in result.columns:
         print("no columns for layer swap and style mixing: the run with the fine-tuned generator is not here")
+    if ADAPTATION not in result.columns:
+        print(f"no column for few-shot adaptation: no run {result.name}-adapted is here (--help tells how it is made)")
 
 
 def as_json(goals: Sequence[Goal], header: dict, columns: dict[str, Figures], ours: str, **facts) -> dict:
