@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -85,3 +87,42 @@ def test_failures_are_told_with_their_reason(tmp_path):
 def test_a_page_has_a_pages_name():
     with pytest.raises(UsageError, match=r"\.html"):
         check_page("report.txt")
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+USER = """<script>
+const line = document.querySelector('input'), seen = document.querySelectorAll('img');
+line.value = 80;
+line.dispatchEvent(new Event('input', { bubbles: true }));
+setTimeout(() => {
+  only.value = 'toon:8';
+  only.onchange();
+  document.title = JSON.stringify({
+    errors, shown: [...seen].map(img => img.naturalWidth), line: line.parentElement.style.getPropertyValue('--at'),
+    film: document.querySelector('video').src.slice(0, 21), overflow: document.body.scrollWidth > innerWidth,
+    styles: [...document.querySelectorAll('figure:not([hidden])')].map(figure => figure.dataset.style),
+  });
+}, 1000);
+</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs a Chromium")
+def test_a_browser_shows_what_is_near_moves_the_line_and_picks_a_style(tmp_path):
+    page, small = Page("two styles", pictures=123), [noise(seed, 120, 180) for seed in range(3)]
+    page.add_film("0.mp4", "toon:7", b"no film")
+    for number in range(40):
+        page.add(f"{number:02}.jpg", small[0], [("toon:7", small[1]), ("toon:8", small[2])])
+    page.write(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    watched = "<script>const errors = []; onerror = error => errors.push(error)</script><title>"
+    (tmp_path / "page.html").write_text(text.replace("<title>", watched) + USER, encoding="utf-8")
+
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}"]
+    look = ["--window-size=500,900", "--virtual-time-budget=4000", "--dump-dom", (tmp_path / "page.html").as_uri()]
+    dom = subprocess.run([CHROMIUM, *options, *look], capture_output=True, text=True, timeout=120).stdout
+    told = json.loads(re.search("<title>(.*?)</title>", dom)[1])
+    assert told["errors"] == [] and not told["overflow"]
+    assert 0 < sum(width > 0 for width in told["shown"]) < 80  # of 160: what is far below has not been unpacked
+    assert told["line"] == "80%" and told["film"] == "data:video/mp4;base64"
+    assert told["styles"] == ["toon:8"] * 40

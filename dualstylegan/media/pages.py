@@ -1,7 +1,7 @@
 """One self-contained HTML page to look at a job with: before and after under a slider, films, failures, settings.
 
-Nothing on it comes from elsewhere: pictures and short films are inside, what moves is twenty lines of script inside,
-and without script the results still show. Pictures are uint8 (H, W, 3) RGB of any size.
+Nothing on it comes from elsewhere: pictures and short films are inside, and twenty lines of script, which unpack
+what is nearly in sight and move the line between before and after. Pictures are uint8 (H, W, 3) RGB of any size.
 """
 
 from __future__ import annotations
