@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from dataclasses import fields, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from dualstylegan import __version__
@@ -195,14 +196,15 @@ def _noting(work: Callable[[], Iterator[Event]], failures: list[tuple[str, str]]
 
 
 def _facts(styles: StyleSet, settings: StylizerSettings, film: FilmOptions) -> dict[str, str]:
-    """What a page says of how it was made: the styles, what was asked for, the version."""
+    """What a page says of how it was made: the styles, what was asked for, the versions."""
     facts = {stylizer.title: stylizer.description for stylizer in styles.stylizers}
     for asked in (settings, film):
         default = type(asked)()
         for one in fields(asked):
             if (value := getattr(asked, one.name)) != getattr(default, one.name):
                 facts[one.name.removesuffix("_s").replace("_", " ")] = str(value)
-    return facts | {"dsg": __version__}
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "av", "pillow"))
+    return facts | {"made by": f"dsg {__version__}, {versions}"}
 
 
 def _check_styles(found: Sequence[FoundStyle | Stylizer], settings: StylizerSettings) -> None:

@@ -242,7 +242,7 @@ def test_a_page_shows_every_photo_in_every_style_and_what_failed(style):
     titles = re.findall(r"<figcaption>(.*?) <i>", text)
     assert titles == [name for name in ("a.png", "b.png", "c.png") for _ in range(2)]
     assert "<b>in/broken.png</b>" in text
-    assert "<th>structure</th><td>0.5</td>" in text
+    assert "<th>structure</th><td>0.5</td>" in text and ", torch 2" in text
 
 
 def test_a_sheet_overwrites_nothing_that_is_read_or_written(style):
