@@ -35,7 +35,8 @@ def main() -> None:
         chosen = [part for style in styles for part in ("--style", style)]
         sheet = out / "sheet.png"
         shown = [source.relative_to(ROOT) for source in sources]
-        dsg("stylize", PHOTOS.relative_to(ROOT), *shown, *chosen, "-o", out, "--sheet", sheet, "--offline")
+        told = ["-o", out, "--sheet", sheet, "--sheet-keep", "--offline"]
+        dsg("stylize", PHOTOS.relative_to(ROOT), *shown, *chosen, *told)
         result = f"Before and after: {sheet}; photos and film in {', '.join(styles)} beside it."
     else:
         dsg("align", PHOTOS.relative_to(ROOT), "-o", out / "faces", "--size", "512")
