@@ -123,6 +123,7 @@ class Data:
     detector: Detector = "auto"
     faces_json: str = ""  # default: faces.json inside the folder
     template: Template = Template()
+    photos: str = ""  # folder of the photos that portraits are drawn from, by the same names: z_i is then the photo's
     flip: bool = False  # mirrored copies of the real pictures; exemplars are never mirrored
     include: tuple[str, ...] = ()  # patterns on paths relative to the folder; none = every picture
     exclude: tuple[str, ...] = ()

@@ -68,6 +68,7 @@ def refused(place: Path, recipe: str, settings: list[str], run: Path) -> str:
         ("data.held_out=2", "less those held out .* are 3, fewer than data.min_images = 4"),
         ("data.limit=3", "3 usable portraits, fewer than the recipe's data.min_images = 4"),
         ("data.include=['*.gif']", "patterns leave nothing"),
+        ("data.photos=nosuch", "No portraits in 'nosuch'"),
         ("data.folder=nowhere", "there is no such folder"),
         ("base_model=minni", "No base model 'minni'. Did you mean 'mini'"),
         ("base_model=toon", "toon is a style; a base is wanted"),

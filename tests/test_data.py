@@ -16,7 +16,7 @@ from conftest import draw_picture
 from PIL import Image
 from tiny_style import DrawnFaces, drawn_photo
 
-from dualstylegan.errors import BadFileError, DualStyleGANError, TrainingError
+from dualstylegan.errors import BadFileError, DualStyleGANError, TrainingError, UsageError
 from dualstylegan.faces.face import Face, mouth_opening
 from dualstylegan.faces.faces_json import entry_of, write_entries
 from dualstylegan.recipe import Data, Template, load_recipe
@@ -29,7 +29,9 @@ from dualstylegan.training.data import (
     held_out_of,
     list_portraits,
     mouth_is_open,
+    prepare_photos,
     prepare_portraits,
+    read_photos,
     read_prepared,
     split_held_out,
     template_points,
@@ -84,6 +86,18 @@ def prepare(data: Data, out: Path, **more):
 # --- finding
 
 
+def test_photos_that_portraits_are_drawn_from_are_found_by_name_and_cut_like_them(folder, tmp_path):
+    for name in ("3.png", "sub/9.png", "unknown.png", "[3].png"):
+        write(tmp_path / "photos" / name, draw_picture(24, 24, seed=20))
+    data = aligned(folder, photos=str(tmp_path / "photos"))
+    names = list(list_portraits(data))
+    assert read_photos(tmp_path / "out") == {}
+    list(prepare_photos(data, names, tmp_path / "out", SIZE))
+    found = read_photos(tmp_path / "out")
+    assert list(found) == ["3.png", "sub/9.png"]
+    assert Image.open(found["3.png"]).size == (SIZE, SIZE)
+
+
 def test_portraits_are_named_by_path_and_sorted(folder):
     assert list(list_portraits(aligned(folder))) == [*(f"{i}.png" for i in range(9)), "sub/9.png"]
 
@@ -108,7 +122,7 @@ def test_without_portraits_one_line_says_where_how_many_and_whose(tmp_path, miss
 def test_missing_portraits_are_said_before_a_base_is_fetched(tmp_path, monkeypatch):
     monkeypatch.setenv("DSG_OFFLINE", "1")  # reaching for the base would be an OfflineError
     recipe = load_recipe("pixar", data__folder=str(tmp_path / "none"))
-    with pytest.raises(TrainingError, match="The original set has 122 images"):
+    with pytest.raises(UsageError, match="The original set has 122 images"):
         list(train(recipe, tmp_path / "run", cpu=True))
 
 

@@ -21,7 +21,9 @@ from dualstylegan.recipe import Destylize
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.destylization import destylization_grid, destylize_portraits, read_codes
 from dualstylegan.training.fitting import bytes_kept_for_backward, in_batches, one_per_thread, say_left_out
+from dualstylegan.training.intrinsic import encode
 from dualstylegan.training.optimize import RateSchedule, optimize_rows, portrait_noise, renormalize_
+from dualstylegan.training.portraits import load_portrait
 from dualstylegan.training.results import PortraitResults
 
 SETTINGS = Destylize(steps=40)
@@ -355,3 +357,24 @@ def test_the_command_says_what_is_missing(tmp_path, capsys):
     assert "No style 'cartoom'. Did you mean 'cartoon'?" in capsys.readouterr().err
     assert main(["destylize", "pixxar"]) == 2
     assert "Did you mean 'pixar'?" in capsys.readouterr().err
+
+
+# Portraits whose photos are known
+
+
+def test_of_a_portrait_whose_photo_is_known_nothing_is_fitted(portraits, destylized, tmp_path):
+    photos = {"1.png": dict(portraits)["4.png"]}
+    events = destylize(tmp_path / "codes", portraits, photos=photos)
+    assert [event.current for event in events if event.kind == "done"] == [1, 1, 2, 3, 4]
+    networks = tiny_networks()
+    _, intrinsic, extrinsic = read_codes(tmp_path / "codes")
+    _, fitted, same = read_codes(destylized)
+    assert torch.equal(extrinsic, same)
+    image = load_portrait(photos["1.png"], networks["generator"].size)[None]
+    assert torch.allclose(intrinsic[1, :8], encode(networks["encoder"], image)[0, :8], atol=1e-5)
+    others = [index for index in range(5) if index != 1]
+    assert torch.equal(intrinsic[others], fitted[others]), "the others are fitted as ever"
+    again = destylize(tmp_path / "codes", portraits, photos=photos)
+    assert not any(event.kind == "done" for event in again)
+    other = destylize(tmp_path / "codes", portraits, photos={"1.png": dict(portraits)["0.png"]})
+    assert [event.source for event in other if event.kind == "done"] == [str(dict(portraits)["1.png"])]

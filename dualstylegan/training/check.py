@@ -155,6 +155,8 @@ def check_portraits(recipe: Recipe, stages: Sequence[str]) -> None:
     for shares in (data.shares, *(phase.shares for phase in recipe.base.phases)):
         weights_of([Portrait(name, Path()) for name in names], replace(data, open_mouths=1.0), shares)
     check_exemplars(recipe, names, stages)
+    if data.photos and not list_portraits(replace(data, folder=data.photos, min_images=1)).keys() & portraits.keys():
+        raise UsageError(f"data.photos: no picture in {data.photos} is called as a portrait in {data.folder} is.")
     if data.alignment == "landmarks":
         check_detector(data.detector)
     if data.alignment == "faces.json":

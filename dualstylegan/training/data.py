@@ -13,8 +13,9 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ from dualstylegan.runtime.processes import Processes
 from dualstylegan.training.portraits import Portrait, load_portrait
 from dualstylegan.training.results import file_of
 
-CROPS, LEFT_OUT, INDEX = "crops", "left-out", "portraits.json"
+CROPS, LEFT_OUT, PHOTOS, INDEX = "crops", "left-out", "photos", "portraits.json"
 MARK, MOUTH = "dsg-made-from", "dsg-mouth"  # PNG text keys
 OPEN_MOUTH = 0.15  # the gap between the lips, in mouth widths, from which on a mouth is open
 AT_ONCE = 16  # pictures decoded and searched together
@@ -116,6 +117,23 @@ def prepare_portraits(
     if len(prepared.training) < data.min_images:
         raise TrainingError(_too_few(data, len(prepared.training), left_out))
     return prepared
+
+
+def prepare_photos(
+    data: Data, portraits: Iterable[str], folder: Path, size: int, processes: Processes | None = None
+) -> Generator[Event, None, PreparedPortraits]:
+    """The same for those photos in data.photos that are called as one of `portraits`, cut as these are."""
+    whole = Data(folder=data.photos, alignment=data.alignment, detector=data.detector, template=data.template)
+    there = list_portraits(replace(whole, min_images=1))
+    named = tuple(map(escape, there.keys() & set(portraits)))
+    wanted = replace(whole, min_images=1, include=named)
+    return (yield from prepare_portraits(wanted, folder / PHOTOS, size, processes))
+
+
+def read_photos(folder: Path) -> dict[str, Path]:
+    """{a portrait's name: the crop of its photo}, of what `prepare_photos` left in `folder`; nothing where it left
+    nothing. Raises BadFileError."""
+    return dict(read_prepared(folder / PHOTOS).training) if (folder / PHOTOS / INDEX).is_file() else {}
 
 
 def read_prepared(folder: Path) -> PreparedPortraits:

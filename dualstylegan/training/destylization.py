@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,10 +45,12 @@ def destylize_portraits(
     perception: Perception,
     settings: Destylize,
     seed: int,
+    photos: Mapping[str, Path] | None = None,
     processes: Processes | None = None,
     faster: Faster = as_is,
 ) -> Iterator[Event]:
-    """Destylize this process's share of `portraits` into `folder`, one file per portrait as its batch ends.
+    """Destylize this process's share of `portraits` into `folder`, one file per portrait as its batch ends. Of those
+    that `photos` has the photo of, by name, nothing is fitted: the intrinsic code is the photo's.
 
     Portraits already done with the same settings, networks and pixels are passed over. There is no collective call:
     between batches each looks whether another process has failed. On a CPU codes do not depend on the batch, the number
@@ -58,21 +61,34 @@ def destylize_portraits(
     _demand_fitting_encoder(encoder, generator)
     processes = processes or Processes(verb="destylize")
     results = PortraitResults(folder)
-    paths = dict(processes.share(sorted(portraits)))
+    paths, photos = dict(processes.share(sorted(portraits))), photos or {}
+    drawn = {name: path for name, path in paths.items() if name in photos}
+    others = {name: path for name, path in paths.items() if name not in photos}
     # The batch does not change the codes, so a batch halved for memory may go on with what is there.
     networks, judges = network_fingerprint(generator, finetuned, encoder), sorted(perception.names.items())
-    marks = fingerprints(paths, replace(settings, batch=0), seed, networks, judges)
+    marks = fingerprints(others, replace(settings, batch=0), seed, networks, judges)
+    theirs = {name: [photos[name].read_bytes()] for name in drawn}
+    drawn_marks = fingerprints(drawn, settings.structure_rows, networks, judges, own=theirs)
 
     draw = faster(finetuned.forward)
 
-    def fit_of(part: Sequence[str]) -> PortraitFit:
-        images = torch.stack([load_portrait(paths[name], generator.size) for name in part]).to(processes.device)
-        return PortraitFit(images, part, generator, finetuned, draw, encoder, perception, settings, seed)
+    def load(where: Mapping[str, Path], part: Sequence[str]) -> Tensor:
+        return torch.stack([load_portrait(where[name], generator.size) for name in part]).to(processes.device)
 
-    with frozen(generator, finetuned, encoder):
-        yield from fit_portraits(
-            results, paths, marks, fit_of, stage="destylize", processes=processes, batch=settings.batch
+    def fit_of(part: Sequence[str]) -> PortraitFit:
+        return PortraitFit(load(paths, part), part, generator, finetuned, draw, encoder, perception, settings, seed)
+
+    def drawn_of(part: Sequence[str]) -> DrawnFromPhotos:
+        return DrawnFromPhotos(
+            load(paths, part), load(photos, part), generator, finetuned, encoder, perception, settings.structure_rows
         )
+
+    about: dict[str, Any] = {"stage": "destylize", "processes": processes, "batch": settings.batch}
+    with frozen(generator, finetuned, encoder):
+        if drawn:
+            yield from fit_portraits(results, drawn, drawn_marks, drawn_of, **about)
+        if others or not drawn:
+            yield from fit_portraits(results, others, marks, fit_of, **about)
 
 
 class PortraitFit:
@@ -139,9 +155,51 @@ class PortraitFit:
         }
 
     def _with_encoder_rows(self, codes: Tensor) -> Tensor:
-        # 8 by default, though colour rows begin at 7: row 7 is also read by the last structure layers' ToRGB.
-        keep = self.settings.structure_rows
-        return torch.cat([codes[:, :keep], self.extrinsic[:, keep:]], dim=1)
+        return _structure_of(codes, self.extrinsic, self.settings.structure_rows)
+
+
+class DrawnFromPhotos:
+    """Portraits and the photos they are drawn from, both (B, 3, size, size) in [-1, 1]: nothing is left to fit. That g'
+    draws the portrait from the photo's code, as it should, is told by `perceptual` and seen in the grid."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        photos: Tensor,
+        generator: Generator,
+        finetuned: Generator,
+        encoder: Encoder,
+        perception: Perception,
+        structure_rows: int,
+    ):
+        self.images, self.generator, self.finetuned, self.perception = images, generator, finetuned, perception
+        with torch.no_grad():
+            self.extrinsic = encode(encoder, images)
+            self.intrinsic = _structure_of(encode(encoder, photos), self.extrinsic, structure_rows)
+
+    def steps(self) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
+        return iter(())
+
+    def losses(self) -> dict[str, Tensor]:
+        return {"perceptual": self.perception.lpips(self.finetuned(self.intrinsic), self.images)}
+
+    @torch.no_grad()
+    def outcome(self) -> dict[str, Tensor]:
+        """As PortraitFit's."""
+        fit = self.finetuned(self.intrinsic)
+        return {
+            "intrinsic": self.intrinsic,
+            "extrinsic": self.extrinsic,
+            "perceptual": self.perception.lpips(fit, self.images),
+            "reconstruction_preview": preview(self.generator(self.extrinsic)),
+            "fit_preview": preview(fit),
+            "face_preview": preview(self.generator(self.intrinsic)),
+        }
+
+
+def _structure_of(codes: Tensor, extrinsic: Tensor, rows: int) -> Tensor:
+    # 8 by default, though colour rows begin at 7: row 7 is also read by the last structure layers' ToRGB.
+    return torch.cat([codes[:, :rows], extrinsic[:, rows:]], dim=1)
 
 
 def read_codes(folder: Path, names: Sequence[str] | None = None) -> tuple[list[str], Tensor, Tensor]:

@@ -18,7 +18,7 @@ from dualstylegan.training.adversary import Adversary
 from dualstylegan.training.base import BaseStage, drawn_px, phase_networks
 from dualstylegan.training.check import check_exemplars
 from dualstylegan.training.comparison import compare_with
-from dualstylegan.training.data import prepare_portraits
+from dualstylegan.training.data import prepare_photos, prepare_portraits, read_photos
 from dualstylegan.training.destylization import destylization_grid, destylize_portraits
 from dualstylegan.training.finetune import FinetuneStage
 from dualstylegan.training.fitting import say_left_out
@@ -59,7 +59,10 @@ class Stages(Shared):
         size = self.recipe.base.size if self.recipe.kind == "base" else self.base.generator.size
         folder = self.folder.stage("data")
         prepared = yield from prepare_portraits(self.recipe.data, folder, size, processes=self.processes)
-        check_exemplars(self.recipe, [portrait.name for portrait in prepared.training], self.recipe.stages)
+        names = [portrait.name for portrait in prepared.training]
+        check_exemplars(self.recipe, names, self.recipe.stages)
+        if self.recipe.data.photos:
+            yield from prepare_photos(self.recipe.data, names, folder, size, processes=self.processes)
 
     def train_base(self) -> Iterator[Event]:
         for index in range(len(self.recipe.base.phases)):
@@ -172,6 +175,7 @@ class Stages(Shared):
             perception=self.perception,
             settings=self.recipe.destylize,
             seed=self.recipe.seed,
+            photos=read_photos(self.folder.stage("data")) if self.recipe.data.photos else {},
             processes=self.processes,
             faster=self.faster,
         )
