@@ -49,9 +49,10 @@ def destylize(
     Fine-tunes the base on the portraits, then fits. The same command again goes on where it stopped.
     """
     from dualstylegan.destylize import destylization_recipe, destylize_by_recipe
+    from dualstylegan.recipe import run_of
 
     fit = {"truncation": truncation, "steps": steps, "batch": batch}
     recipe = destylization_recipe(
         portraits, style, data=data, alignment=alignment, finetune={"steps": finetune_steps}, destylize=fit
     )
-    return destylize_by_recipe(recipe, run, cpu=cpu)
+    return destylize_by_recipe(recipe, run or run_of(portraits), cpu=cpu)

@@ -26,7 +26,9 @@ def train(
             "--base", metavar="MODEL", help="mini, ffhq, a base's folder or its run.", show_default="the recipe's"
         ),
     ] = None,
-    run: Annotated[str | None, run_option(help="The run folder.", show_default="runs/RECIPE")] = None,
+    run: Annotated[
+        str | None, run_option(help="The run folder.", show_default="the one a recipe.toml lies in, else runs/RECIPE")
+    ] = None,
     stage: Annotated[
         str | None, typer.Option("--stage", metavar="NAME", help="Run this stage alone.", show_default=False)
     ] = None,
@@ -55,7 +57,7 @@ def train(
     cpu: CpuOption = False,
 ) -> Iterator[Event]:
     """Train a style from portraits, or a base from photos. The same command again goes on where it stopped."""
-    from dualstylegan.recipe import load_recipe
+    from dualstylegan.recipe import load_recipe, run_of
 
     if list_recipes:
         return _listing()
@@ -66,7 +68,9 @@ def train(
 
     from dualstylegan.train import train as run_recipe
 
-    return run_recipe(resolved, run, stage=stage, from_step=from_step, redo=redo, dry_run=dry_run, cpu=cpu)
+    return run_recipe(
+        resolved, run or run_of(recipe), stage=stage, from_step=from_step, redo=redo, dry_run=dry_run, cpu=cpu
+    )
 
 
 def _listing() -> Iterator[Event]:

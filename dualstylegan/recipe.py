@@ -408,6 +408,13 @@ def resolve_recipe(source: str | Path) -> Path:
     raise UsageError(f"No recipe '{source}'.{did_you_mean(name, shipped)} 'dsg train --list' lists the shipped ones.")
 
 
+def run_of(source: str | Path) -> Path | None:
+    """The run whose own `recipe.toml` this is, by the stages beside it; None of any other recipe."""
+    path = at_home(source)
+    folder = path.parent if path.parent.name else path.absolute().parent
+    return folder if path.name == "recipe.toml" and (folder / "stages").is_dir() else None
+
+
 def load_recipe(source: str | Path, settings: Sequence[str] = (), **replace: Any) -> Recipe:
     """The recipe of a file or a name, with `--set` settings ("transfer.steps=200") applied in order.
 

@@ -13,7 +13,7 @@ from dualstylegan.media.images import write_picture
 from dualstylegan.models.codes import StyleBank
 from dualstylegan.models.library import load_style
 from dualstylegan.models.style import Style, save_style
-from dualstylegan.recipe import Data, Refine, build_recipe, load_recipe
+from dualstylegan.recipe import Data, Refine, build_recipe, load_recipe, run_of
 from dualstylegan.runtime.processes import Processes
 from dualstylegan.train import train
 from dualstylegan.training.check import check_folder
@@ -43,7 +43,7 @@ def refine_exemplars(
         if style is not None:
             raise UsageError("--style goes with a folder of pictures; a recipe names its own base.")
         recipe = load_recipe(portraits, **{f"refine__{key}": value for key, value in changed.items()})
-        return train(recipe, run, stage="refine", from_step=from_step, cpu=cpu)
+        return train(recipe, run or run_of(portraits), stage="refine", from_step=from_step, cpu=cpu)
     if style is None:
         raise UsageError(f"{portraits} is a folder: say with --style which style to refine.")
     if from_step is not None:

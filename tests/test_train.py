@@ -50,6 +50,19 @@ def trained(tmp_path_factory) -> Path:
     return folder
 
 
+def test_a_runs_own_recipe_goes_on_in_its_folder_whatever_its_name(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    copy = shutil.copytree(trained / "style", tmp_path / "copy")
+    for arguments in (["train", "copy/recipe.toml", "--cpu"], ["destylize", str(copy / "recipe.toml"), "--cpu"]):
+        assert main(arguments) == 0
+        assert "copy" in capsys.readouterr().out
+    monkeypatch.chdir(copy)
+    (copy / "stages" / "refine" / "done.json").unlink()
+    assert main(["refine", "recipe.toml", "--cpu"]) == 0
+    assert (copy / "stages" / "refine" / "done.json").is_file()
+    assert not (tmp_path / "runs").exists() and not (copy / "runs").exists()
+
+
 # From portraits to a picture
 
 
