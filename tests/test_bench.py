@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 FEWER = {  # what makes a bench short; it then measures nothing worth keeping
-    "destylization": [],
+    "destylization": ["--size", "128", "--judge", "mobilenet", "--steps", "1", "--skip-compiled"],
     "faces": [],
     "generator": ["--batches", "1", "--repeats", "1"],
     "photos": ["--count", "1"],
