@@ -34,7 +34,6 @@ from dualstylegan.faces.track import FaceTracker, FrameFaces, TrackedFace
 from dualstylegan.media.film.encode import CONTAINERS
 from dualstylegan.media.film.video import Film, FilmFrame, FilmWriter, forget_parts, open_film
 from dualstylegan.media.images import from_tensor
-from dualstylegan.networks.stylegan2 import Box
 from dualstylegan.runtime.files import whole_file
 from dualstylegan.runtime.line import Channel, Line
 from dualstylegan.stylizing.film_report import FilmReport
@@ -211,9 +210,8 @@ class FilmLine:
 
     def encode(self, moments: Iterator[Moment]) -> Iterator[Moment]:
         """The faces' own codes, steady, once for all styles that share an encoder; as steady, where persons are."""
-        steps = [self._encode_batch] if self.options.crop else [self._encode_batch, self._persons_of]
         encoders = len(self.styles.encoders)
-        smoothers = [CodeSmoother(self.options.smooth) for _ in range(encoders + len(steps) - 1)]
+        smoothers = [CodeSmoother(self.options.smooth) for _ in range(encoders + (not self.options.crop))]
         waiting: deque[Moment] = deque()
 
         def ready(by_encoder: Sequence[list]) -> Iterator[Moment]:
@@ -228,7 +226,7 @@ class FilmLine:
             if batch[-1].index < self.encode_from:
                 yield from batch
                 continue
-            raw = [found for step in steps for found in step(batch)]
+            raw = self._encode_batch(batch)
             for number, moment in enumerate(batch):
                 waiting.append(moment)
                 yield from ready([
@@ -237,29 +235,25 @@ class FilmLine:
         yield from ready([smoother.flush() for smoother in smoothers])
 
     def _encode_batch(self, batch: Sequence[Moment]) -> list[list[dict[int, Tensor]]]:
-        """By encoder, for each moment: the codes of the faces that are seen, by track."""
+        """By encoder, for each moment: the codes of the faces that are seen, by track. As if by one more encoder, where
+        faces are to be laid in frames: where a person is around them."""
         seen = [(moment, tracked) for moment in batch for tracked in moment.faces if tracked.seen]
-        crops = [(one.track, self.styles.crop(moment.frame.pixels, [one.face])) for moment, one in seen]
-        distinct, places = without_repeats(crops)
-        results = []
-        for codes in self.styles.encode(distinct) if distinct else [torch.empty(0)] * len(self.styles.encoders):
-            codes = codes.cpu()
+
+        def by_moment(values: Tensor, places: Sequence[int]) -> list[dict[int, Tensor]]:
             found: dict[int, dict[int, Tensor]] = {moment.index: {} for moment in batch}
             for (moment, tracked), place in zip(seen, places, strict=True):
-                found[moment.index][tracked.track] = codes[place]
-            results.append(list(found.values()))
-        return results
+                found[moment.index][tracked.track] = values[place]
+            return list(found.values())
 
-    def _persons_of(self, batch: Sequence[Moment]) -> list[list[dict[int, Tensor]]]:
-        """As if by one more encoder: where a person is around the faces that are seen."""
-        seen = [(moment, tracked) for moment in batch for tracked in moment.faces if tracked.seen]
-        views = [(one.track, (view_of(moment.frame.pixels, one.face),)) for moment, one in seen]
-        distinct, places = without_repeats(views)
-        persons = self.styles.first.persons_in([view for (view,) in distinct])
-        found: dict[int, dict[int, Tensor]] = {moment.index: {} for moment in batch}
-        for (moment, tracked), place in zip(seen, places, strict=True):
-            found[moment.index][tracked.track] = persons[place]
-        return [list(found.values())]
+        crops = [(one.track, self.styles.crop(moment.frame.pixels, [one.face])) for moment, one in seen]
+        distinct, places = without_repeats(crops)
+        encoded = self.styles.encode(distinct) if distinct else [torch.empty(0)] * len(self.styles.encoders)
+        results = [by_moment(codes.cpu(), places) for codes in encoded]
+        if not self.options.crop:
+            views = [(one.track, (view_of(moment.frame.pixels, one.face),)) for moment, one in seen]
+            distinct_views, places = without_repeats(views)
+            results.append(by_moment(self.styles.first.persons_in([view for (view,) in distinct_views]), places))
+        return results
 
     def generate(self, moments: Iterator[Moment]) -> Iterator[Moment]:
         """Every face in every style, as many at a time as the styles take, however many frames they are from."""
@@ -267,36 +261,29 @@ class FilmLine:
             for some in by_faces(batch, self.styles.batch):
                 wanted = [moment for moment in some if moment.wanted]
                 for moment in some:  # those of an earlier run too: scenes depend on what was before
-                    moment.scenes = [scenes and scenes.at(moment.frame.pixels, moment.found) for scenes in self.scenes]
-                for number, stylizer in enumerate(self.styles.stylizers):
-                    own = [(moment.codes[self.styles.encoder_of[number]], moment.faces) for moment in wanted]
-                    codes = [(face.track, (known[face.track],)) for known, faces in own for face in faces]
-                    distinct, places = without_repeats(codes)
-                    region = self._region_of(stylizer, wanted)
-                    portraits = stylizer.render(torch.stack([code for (code,) in distinct]), region) if distinct else []
-                    shown = iter(self._placed(stylizer, wanted, portraits, places))
+                    pixels, found = moment.frame.pixels, moment.found
+                    moment.scenes = [scenes.at(pixels, found) if scenes else None for scenes in self.scenes]
+                for number in range(len(self.styles)):
+                    shown = iter(self._draw(number, wanted))
                     for moment in wanted:
                         moment.placed.append([next(shown) for _ in moment.faces])
                 yield from some
                 del some, wanted  # while the next are awaited, these may be gone
 
-    def _region_of(self, stylizer: Stylizer, moments: Sequence[Moment]) -> Box | None:
-        if self.options.crop:
-            return None
-        # scenes are fitted to portraits of their own, once a shot
-        return stylizer.region_of([tracked.face for moment in moments for tracked in moment.faces], scene="keep")
-
-    def _placed(
-        self, stylizer: Stylizer, moments: Sequence[Moment], portraits: Sequence[Tensor], places: Sequence[int]
-    ) -> list[Placed]:
-        """The faces of the moments, drawn: `places` says which of the portraits is each one's."""
+    def _draw(self, number: int, moments: Sequence[Moment]) -> list[Placed]:
+        """All faces of the moments in one style."""
         everyone = [(moment, tracked) for moment in moments for tracked in moment.faces]
-        faces = [tracked.face for _, tracked in everyone]
-        if self.options.crop:
-            return [Placed(face, portraits[place]) for face, place in zip(faces, places, strict=True)]
-        persons = [moment.persons.get(tracked.track) for moment, tracked in everyone]
-        placed = stylizer.place(faces, portraits, persons, places)
-        return [replace(one, opacity=tracked.opacity) for one, (_, tracked) in zip(placed, everyone, strict=True)]
+        if not everyone:
+            return []
+        encoder = self.styles.encoder_of[number]
+        codes = ((one.track, (moment.codes[encoder][one.track],)) for moment, one in everyone)
+        distinct, places = without_repeats(codes)
+        faces = [one.face for _, one in everyone]
+        persons = None if self.options.crop else [moment.persons.get(one.track) for moment, one in everyone]
+        codes = torch.stack([code for (code,) in distinct])
+        # scenes are fitted to portraits of their own, once a shot
+        placed = self.styles.render(number, codes, faces, persons, places, scene="keep")
+        return [replace(drawn, opacity=one.opacity) for drawn, (_, one) in zip(placed, everyone, strict=True)]
 
     def _sink(self, line: Line, number: int, writer: FilmWriter) -> Channel[Moment]:
         """Where one style's portraits go: into their frames, and these into the film."""
@@ -389,9 +376,7 @@ class FilmLine:
         report.frames_without_face += not shown
         report.cuts += moment.found.cut and report.frames > 1
         report.tracks.update(tracked.track for tracked in shown)
-        if shown and not report.warnings:
-            face = max((tracked.face for tracked in shown), key=lambda face: face.crop_side_px)
-            report.warnings += filter(None, [self.styles.warning_about([face])])
+        report.warnings += self.styles.size_warnings([tracked.face for tracked in reversed(shown)])
         if self.strips and shown and moment.wanted:
             moment.sampled = self.strips.take(moment.index, moment.frame.pixels)
 

@@ -106,7 +106,6 @@ class PhotoLine:
         self.known_faces = known_faces
         self.add_strip, self.strip_keeps = add_strip, strip_keeps
         self.waiting: list[_Photo] = []  # whose faces do not fill a batch yet
-        self.warned_of_size = False
         self.writer: Behind[tuple[_Photo, int], _Written]
 
     def run(self, tasks: Iterable[StyleTask]) -> Iterator[Event]:
@@ -139,7 +138,8 @@ class PhotoLine:
             if photo.faces:
                 photo.left = sum(photo.task.wanted)
                 self.waiting.append(photo)
-                yield from self._warn_of_size(photo)
+                for line in self.styles.size_warnings(photo.faces[::-1]):
+                    yield photo.task.event("warning", line)
             elif self.no_face == "copy":
                 self.writer.submit((photo, 0), partial(_copy, photo), nbytes=photo.nbytes)
             else:
@@ -154,12 +154,6 @@ class PhotoLine:
             return
         for photo in photos:  # `align` has no entry for a picture without a face, and looks at first pages only
             photo.found = [first.choose(faces_of(self.known_faces, photo.task.source) or [])]
-
-    def _warn_of_size(self, photo: _Photo) -> Iterator[Event]:
-        line = None if self.warned_of_size else self.styles.warning_about(photo.faces[::-1])
-        if line:
-            self.warned_of_size = True  # once: in a folder of large portraits it is true of each
-            yield photo.task.event("warning", line)
 
     def _is_full(self) -> bool:
         faces = sum(len(photo.faces) for photo in self.waiting)
@@ -195,7 +189,7 @@ class PhotoLine:
                 photo.persons = [
                     person
                     for page, faces in reversed(list(enumerate(photo.found)))
-                    for person in self.styles.first.persons(photo.pages[page].pixels, faces)
+                    for person in self.styles.persons(photo.pages[page].pixels, faces)
                 ]
 
     def _restyle(self, number: int, photos: Sequence[_Photo]) -> None:
@@ -213,22 +207,15 @@ class PhotoLine:
         codes, done = torch.cat(codes), 0
         while done < len(places):
             some = places[done : done + stylizer.batch]
-            region = stylizer.region_of([face for _, _, face, _ in some]) if self.canvas is _FullFrame else None
-            portraits = stylizer.render(codes[done : done + len(some)], region)
-            for (canvas, page, _, _), placed in zip(some, self._ready(stylizer, some, portraits), strict=True):
+            _, _, faces, persons = zip(*some, strict=True)
+            around = persons if self.canvas is _FullFrame else None
+            drawn = self.styles.render(number, codes[done : done + len(some)], faces, around)
+            for (canvas, page, _, _), placed in zip(some, drawn, strict=True):
                 canvas.add(placed, page)
-            done += len(portraits)
+            done += len(drawn)
         for photo, canvas in zip(photos, canvases, strict=True):
             finish = partial(canvas.finish, with_strip=self.add_strip is not None)
             self.writer.submit((photo, number), finish, nbytes=canvas.nbytes)
-
-    def _ready(
-        self, stylizer: Stylizer, places: Sequence[tuple[_Canvas, int, Face, Tensor | None]], portraits: Tensor
-    ) -> list[Placed]:
-        _, _, faces, persons = zip(*places, strict=True)
-        if self.canvas is _FullFrame:
-            return stylizer.place(faces, list(portraits), persons)
-        return [Placed(*one) for one in zip(faces, portraits, strict=True)]
 
     def _end(self, outcomes: Iterable[tuple[tuple[_Photo, int], _Outcome]]) -> Iterator[Event]:
         for (photo, number), outcome in outcomes:

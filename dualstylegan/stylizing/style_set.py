@@ -15,7 +15,7 @@ from torch import Tensor
 from dualstylegan.faces.face import Face
 from dualstylegan.models.library import FoundStyle, Library
 from dualstylegan.stylizing.settings import StylizerSettings
-from dualstylegan.stylizing.stylizer import Stylizer
+from dualstylegan.stylizing.stylizer import Placed, Stylizer
 
 
 class StyleSet:
@@ -31,6 +31,7 @@ class StyleSet:
         for one, encoder in zip(self.stylizers, self.encoder_of, strict=True):
             self._rows[encoder].update(one.rows_needed)
         self._batches = [one.batch for one in self.stylizers]  # that users know of
+        self._said_of_size = False
 
     @classmethod
     def open(cls, styles: Sequence[FoundStyle | Stylizer], settings: StylizerSettings) -> StyleSet:
@@ -65,10 +66,36 @@ class StyleSet:
             for one, some, rows in zip(self.encoders, by_encoder, self._rows, strict=True)
         ]
 
-    def warning_about(self, faces: Sequence[Face]) -> str | None:
-        """One line where one of the faces is so large that a portrait will look soft in its place."""
+    def persons(self, picture: np.ndarray, faces: Sequence[Face]) -> list[Tensor]:
+        """Where a person is in the picture around each face, for `render`."""
+        return list(self.first.persons(picture, faces))
+
+    def render(
+        self,
+        number: int,
+        codes: Tensor,
+        faces: Sequence[Face],
+        persons: Sequence[Tensor | None] | None,
+        which: Sequence[int] | None = None,
+        scene: str | None = None,
+    ) -> list[Placed]:
+        """Faces as style `number` draws them, of its encoder's `codes`, ready for their places; `which` says for each
+        face which code is its own, where several share one, and `scene` what is to be fitted to these portraits, as in
+        `Stylizer.region_of`. Without `persons` portraits stand by themselves: whole, and as they are drawn."""
+        stylizer = self.stylizers[number]
+        portraits = stylizer.render(codes, None if persons is None else stylizer.region_of(faces, scene))
+        which = range(len(faces)) if which is None else which
+        if persons is None:
+            return [Placed(face, portraits[place]) for face, place in zip(faces, which, strict=True)]
+        return stylizer.place(faces, list(portraits), persons, which)
+
+    def size_warnings(self, faces: Sequence[Face]) -> Iterator[str]:
+        """A line where one of the faces is so large that a portrait will look soft in its place: said once, since in a
+        folder of large portraits it is true of each."""
         lines = (one.warning_about(face) for one in self.stylizers for face in faces)
-        return next(filter(None, lines), None)
+        if not self._said_of_size and (line := next(filter(None, lines), None)):
+            self._said_of_size = True
+            yield line
 
     def memory_warnings(self) -> Iterator[str]:
         """A line for every style whose batch has been halved since this was last asked."""
