@@ -274,10 +274,11 @@ def _restyle_film(
         results = {number: path for number, path in enumerate(task.outputs) if path in report.outputs}
         sheets.add_film(name, task.source.path, results, options)
         return
-    for frame, (before, *after) in report.strips if sheets else ():
-        by_style = dict(zip(numbers, after, strict=True))
-        row = [before, *(by_style.get(number) for number in range(len(styles)))]
-        yield from sheets.add(f"{name} {frame}", row)
+    if sheets is not None:
+        for frame, (before, *after) in report.strips:
+            by_style = dict(zip(numbers, after, strict=True))
+            row = [before, *(by_style.get(number) for number in range(len(styles)))]
+            yield from sheets.add(f"{name} {frame}", row)
 
 
 def _label(stylizer: Stylizer, sheet_keep: bool) -> str:

@@ -14,11 +14,12 @@ import logging
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ from dualstylegan.stylizing.style_set import StyleSet
 from dualstylegan.stylizing.stylizer import Placed, Stylizer
 
 REPORT_EVERY_S = 0.5
+NBYTES = attrgetter("nbytes")
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ def restyle_film(
     no_face: str = "copy",
     with_strips: bool = False,
     strips_keep: bool = False,
-) -> Iterator[FilmReport]:
+) -> Generator[FilmReport, None, None]:
     """Restyle one film into `outputs`, each a path and its style, in one pass.
 
     Yields one report, as it grows, about twice a second, and in the end with `finished`. A film in which no face was
@@ -118,7 +120,7 @@ class FilmLine:
         report.finished = True
         yield report
 
-    def _restyle(self, started_s: float) -> Iterator[None]:
+    def _restyle(self, started_s: float) -> Generator[None, None, None]:
         report, options = self.report, self.options
         with ExitStack() as files:
             film = files.enter_context(
@@ -170,7 +172,7 @@ class FilmLine:
 
     def _start(self, line: Line, film: Iterable[FilmFrame]) -> Iterator[Moment]:
         cores = max(1, torch.get_num_threads() // 2)  # what there is, shared by the two that need most
-        ahead = partial(line.ahead, nbytes=Moment.nbytes.fget)
+        ahead = partial(line.ahead, nbytes=NBYTES)
         frames = line.ahead(self.decode(film), "decode", nbytes=frame_bytes)
         moments = ahead(self.find(frames), "find")
         moments = ahead(self.encode(moments), "encode", cores=cores)
@@ -261,8 +263,7 @@ class FilmLine:
             for some in by_faces(batch, self.styles.batch):
                 wanted = [moment for moment in some if moment.wanted]
                 for moment in some:  # those of an earlier run too: scenes depend on what was before
-                    pixels, found = moment.frame.pixels, moment.found
-                    moment.scenes = [scenes.at(pixels, found) if scenes else None for scenes in self.scenes]
+                    moment.scenes = [one.at(moment.frame.pixels, moment.found) if one else None for one in self.scenes]
                 for number in range(len(self.styles)):
                     shown = iter(self._draw(number, wanted))
                     for moment in wanted:
@@ -276,20 +277,19 @@ class FilmLine:
         if not everyone:
             return []
         encoder = self.styles.encoder_of[number]
-        codes = ((one.track, (moment.codes[encoder][one.track],)) for moment, one in everyone)
-        distinct, places = without_repeats(codes)
+        distinct, places = without_repeats((one.track, (moment.codes[encoder][one.track],)) for moment, one in everyone)
+        codes = torch.stack([code for (code,) in distinct])
         faces = [one.face for _, one in everyone]
         persons = None if self.options.crop else [moment.persons.get(one.track) for moment, one in everyone]
-        codes = torch.stack([code for (code,) in distinct])
         # scenes are fitted to portraits of their own, once a shot
         placed = self.styles.render(number, codes, faces, persons, places, scene="keep")
         return [replace(drawn, opacity=one.opacity) for drawn, (_, one) in zip(placed, everyone, strict=True)]
 
     def _sink(self, line: Line, number: int, writer: FilmWriter) -> Channel[Moment]:
         """Where one style's portraits go: into their frames, and these into the film."""
-        moments = line.channel(Moment.nbytes.fget)
+        moments = line.channel(NBYTES)
         paste = self.paste_portraits if self.options.crop else self.paste
-        pasted = line.ahead(paste(moments, number), "paste", nbytes=Pasted.nbytes.fget)
+        pasted = line.ahead(paste(moments, number), "paste", nbytes=NBYTES)
 
         def write() -> None:
             for one in pasted:
@@ -305,7 +305,7 @@ class FilmLine:
             shown = [one for one in moment.placed[number] if one.opacity > 0]
             if shown or moment.scenes[number]:
                 pixels = stylizer.compose(moment.frame.pixels, shown, moment.scenes[number])
-            if moment.sampled:
+            if self.strips and moment.sampled:
                 after = moment.frame.pixels if pixels is None else pixels
                 if self.strips_keep and stylizer.scene != "keep":
                     after = beside(stylizer.compose(moment.frame.pixels, shown), after)
@@ -326,7 +326,7 @@ class FilmLine:
                 if self.options.compare:
                     face = moment.faces[-1].face
                     source = from_tensor(crop_face(moment.frame.pixels, face.crop_from_photo, size))
-            if moment.sampled:
+            if self.strips and moment.sampled:
                 self.strips.add(moment.index, number, portrait)
             yield Pasted(moment.frame, np.hstack([source, portrait]) if self.options.compare else portrait)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,15 @@ from dualstylegan.media.film.video import FilmFrame
 from dualstylegan.stylizing.scene import Scene
 from dualstylegan.stylizing.stylizer import Placed
 
-Item = TypeVar("Item")
+
+class Numbered(Protocol):
+    """What belongs to one frame."""
+
+    @property
+    def index(self) -> int: ...
+
+
+Item = TypeVar("Item", bound=Numbered)
 Value = TypeVar("Value", bound=Sequence[Tensor])
 
 FRAME_BYTES = 5  # a pixel's: RGB, and YUV as it came

@@ -112,7 +112,8 @@ class PhotoLine:
         """Every task ends as one event; one bad picture stops nothing."""
         with Line() as line:
             self.writer = line.behind("write")
-            for group in _groups(line.each(tasks, lambda task: read_pages(task.source.path), "read", nbytes=_nbytes)):
+            pictures = line.each(tasks, lambda task: read_pages(task.source.path), "read", nbytes=_nbytes)
+            for group in _groups(pictures):
                 yield from self._take_in(group)
                 if self._is_full():
                     yield from self._restyle_waiting()
@@ -200,11 +201,11 @@ class PhotoLine:
             for canvas, photo in zip(canvases, photos, strict=True)
             for (page, face), person in zip(photo.placed, photo.persons, strict=True)
         ]
-        codes = [photo.codes[self.styles.encoder_of[number]] for photo in photos]
-        for canvas, own in zip(canvases, codes, strict=True):
+        own_codes = [photo.codes[self.styles.encoder_of[number]] for photo in photos]
+        for canvas, own in zip(canvases, own_codes, strict=True):
             canvas.keeps_too = self.strip_keeps and stylizer.scene != "keep"
             canvas.look_ahead(own)
-        codes, done = torch.cat(codes), 0
+        codes, done = torch.cat(own_codes), 0
         while done < len(places):
             some = places[done : done + stylizer.batch]
             _, _, faces, persons = zip(*some, strict=True)
@@ -227,14 +228,25 @@ class PhotoLine:
             if errors:
                 yield photo.task.failed(errors[0])
                 continue
-            outputs = [path for number in sorted(photo.ended) for path in photo.ended[number].outputs]
+            written = {number: one for number, one in sorted(photo.ended.items()) if isinstance(one, _Written)}
+            outputs = [path for one in written.values() for path in one.outputs]
             message = None if photo.faces else "no face found, copied"
             yield photo.task.event("done", message, outputs, len(photo.faces))
             if self.add_strip and photo.faces:
-                results = [photo.ended.get(number) for number in range(len(self.styles))]
-                before = next(result.before for result in results if result)
-                row = [before, *(result and result.after for result in results)]
+                before = next(one.before for one in written.values())
+                row = [before, *(written[n].after if n in written else None for n in range(len(self.styles)))]
                 yield from self.add_strip(photo.task.source.relative.name, row)
+
+
+@dataclass
+class _Page:
+    """A page and what has been made of it."""
+
+    source: Picture
+    frame: np.ndarray | None = None  # once faces have been laid in it
+    kept: np.ndarray | None = None  # the same without a scene
+    scene: Scene | None = None
+    laid: list[tuple[Face, np.ndarray]] = field(default_factory=list)  # faces and their masks
 
 
 class _FullFrame:
@@ -243,27 +255,23 @@ class _FullFrame:
     keeps_too = False
 
     def __init__(self, stylizer: Stylizer, photo: _Photo, output: Path):
-        self.stylizer, self.photo, self.pages, self.output = stylizer, photo, photo.pages, output
-        self.frames: list[np.ndarray | None] = [None] * len(photo.pages)  # once faces have been laid in them
-        self.kept: dict[int, np.ndarray] = {}  # the same without a scene
-        self.scenes: list[Scene | None] = [None] * len(photo.pages)
-        self.laid: dict[int, list[tuple[Face, np.ndarray]]] = {}  # faces and their masks
+        self.stylizer, self.photo, self.output = stylizer, photo, output
+        self.pages = [_Page(page) for page in photo.pages]
         self.waiting: list[tuple[int, Placed]] = []
 
     @property
     def nbytes(self) -> int:
-        return 2 * _nbytes(self.pages) + sum(one.nbytes for _, one in self.waiting)
+        return 2 * self.photo.nbytes + sum(one.nbytes for _, one in self.waiting)
 
     def look_ahead(self, codes: Tensor) -> None:
         """Of a crowd, the largest faces, which are drawn last, say beforehand what the scene is."""
-        found = self.photo.found
         if self.stylizer.scene == "keep" or len(codes) <= self.stylizer.batch:
             return
-        for page, faces in reversed(list(enumerate(found))):  # as `placed` has them
+        for page, faces in reversed(list(zip(self.pages, self.photo.found, strict=False))):  # as `placed` has them
             own, codes = codes[: len(faces)], codes[len(faces) :]
             if faces:
-                portraits = self.stylizer.render(own[-CROWD_SHOWN:])
-                self.scenes[page] = self.stylizer.scene_of(self.pages[page].pixels, faces[-CROWD_SHOWN:], portraits)
+                portraits = list(self.stylizer.render(own[-CROWD_SHOWN:]))
+                page.scene = self.stylizer.scene_of(page.source.pixels, faces[-CROWD_SHOWN:], portraits)
 
     def add(self, placed: Placed, page: int) -> None:
         self.waiting.append((page, placed))
@@ -272,34 +280,34 @@ class _FullFrame:
 
     def finish(self, with_strip: bool) -> _Written:
         self._lay()
-        frames = [scene.over(frame) if scene else frame for frame, scene in zip(self.frames, self.scenes, strict=True)]
-        write_pages(self.output, frames, self.pages)
+        for page in self.pages:
+            if page.scene and page.frame is not None:
+                page.frame = page.scene.over(page.frame)
+        write_pages(self.output, [page.frame for page in self.pages], self.photo.pages)
         if not with_strip:
             return _Written([self.output])
-        page, after = next((page, frame) for page, frame in enumerate(frames) if frame is not None)
-        shown = beside(self.kept[page], after) if page in self.kept else after
-        return _Written([self.output], small(self.pages[page].pixels), small(shown))
+        page, after = next((page, page.frame) for page in self.pages if page.frame is not None)
+        shown = after if page.kept is None else beside(page.kept, after)
+        return _Written([self.output], small(page.source.pixels), small(shown))
 
     def _lay(self) -> None:
-        for page in sorted({page for page, _ in self.waiting}):
-            placed = [one for number, one in self.waiting if number == page]
-            if self.frames[page] is None:
-                self.frames[page] = self._ground(page, placed)
-                if self.keeps_too:
-                    self.kept[page] = self.pages[page].pixels.copy()
-            self.laid[page] = self.stylizer.lay(self.frames[page], placed, behind := self.laid.get(page, ()))
-            if page in self.kept:
-                self.stylizer.lay(self.kept[page], placed, behind)
+        for number, page in enumerate(self.pages):
+            placed = [one for at, one in self.waiting if at == number]
+            if not placed:
+                continue
+            pixels = page.source.pixels
+            if page.frame is None:
+                if page.scene is None:
+                    faces, portraits = [one.face for one in placed], [one.portrait for one in placed]
+                    page.scene = self.stylizer.scene_of(pixels, faces, portraits)
+                under = page.scene.under(pixels) if page.scene else pixels
+                page.frame = under.copy() if under is pixels else under
+                page.kept = pixels.copy() if self.keeps_too else None
+            behind = page.laid
+            page.laid = self.stylizer.lay(page.frame, placed, behind)
+            if page.kept is not None:
+                self.stylizer.lay(page.kept, placed, behind)
         self.waiting = []
-
-    def _ground(self, page: int, placed: Sequence[Placed]) -> np.ndarray:
-        """What faces are laid in."""
-        pixels = self.pages[page].pixels
-        if self.scenes[page] is None:
-            faces, portraits = [one.face for one in placed], [one.portrait for one in placed]
-            self.scenes[page] = self.stylizer.scene_of(pixels, faces, portraits)
-        under = pixels if self.scenes[page] is None else self.scenes[page].under(pixels)
-        return under.copy() if under is pixels else under
 
 
 class _Portraits:

@@ -15,22 +15,24 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dualstylegan.choices import MASKS, SCENES, STRUCTURE_ROWS, SURFACES, TRUNCATION, check_choice, row_weights
 from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError
 from dualstylegan.faces.crop import add_tint, crop_face, part_shown, paste_face
 from dualstylegan.faces.face import Face, transform
-from dualstylegan.faces.find import make_detector
+from dualstylegan.faces.find import Detector, make_detector
 from dualstylegan.faces.masks import draw_mask
 from dualstylegan.faces.matte import blend, in_front, photo_mattes, portrait_mattes, view_of, wide_from_photo
 from dualstylegan.media.images import Picture, as_picture, read_picture
 from dualstylegan.models import library
+from dualstylegan.models.build import Encoder
 from dualstylegan.models.codes import ExtrinsicCode, StylePart, StyleRequest, extrinsic_code, fit_weights, parse_style
 from dualstylegan.models.library import FoundStyle, Library
 from dualstylegan.models.style import Style
-from dualstylegan.networks.finish import SCALE
+from dualstylegan.networks.finish import SCALE, FinishNet
+from dualstylegan.networks.matte import MatteNet
 from dualstylegan.networks.stylegan2 import Box
 from dualstylegan.runtime.devices import pick_device, pick_precision, to_device, unless_memory_runs_out
 from dualstylegan.stylizing.scene import PAIRS_PX, Scene, fit_scene, mix_scenes
@@ -118,9 +120,11 @@ class Stylizer:
         self.model = self.style.model.to(self.device)
         self.encoder = self._choose_encoder(settings.wplus).to(self.device)
         self.batch = settings.batch or default_batch(self.size, self.device)
-        self.detector = settings.detector
-        if isinstance(settings.detector, str):
-            self.detector = make_detector(settings.detector, self.device, min_face=settings.min_face)
+        self.detector: Detector = (
+            make_detector(settings.detector, self.device, min_face=settings.min_face)
+            if isinstance(settings.detector, str)
+            else settings.detector
+        )
         self.exemplar, self.extrinsic = self._read_exemplar(exemplar)
         with torch.no_grad():  # a style that stays the same is computed once
             self._prepared = None if settings.preserve_color else self.model.prepare(self.extrinsic, self.weights, "w+")
@@ -172,14 +176,16 @@ class Stylizer:
             if row < STRUCTURE_ROWS or weight != 1 or self.settings.preserve_color
         )
 
-    def __call__(self, pictures: AnyPicture | Sequence[AnyPicture]) -> AnyPicture | list[AnyPicture]:
+    def __call__(
+        self, pictures: AnyPicture | list[AnyPicture] | tuple[AnyPicture, ...]
+    ) -> AnyPicture | list[AnyPicture]:
         """One picture or several, PIL images or uint8 (H, W, 3) RGB arrays; the same kinds come back, restyled.
 
         A picture without a face comes back unchanged. PIL images come back upright, with their transparency.
         """
-        several = isinstance(pictures, list | tuple)
-        results = self._restyle(pictures if several else [pictures])
-        return results if several else results[0]
+        if isinstance(pictures, list | tuple):
+            return self._restyle(pictures)
+        return self._restyle([pictures])[0]
 
     def _restyle(self, pictures: Sequence[AnyPicture]) -> list[AnyPicture]:
         sources = [as_picture(picture) for picture in pictures]
@@ -363,7 +369,7 @@ class Stylizer:
             return None
         return f"A face's crop is {face.crop_side_px:.0f} px wide, the style draws {drawn}: it will look soft."
 
-    def _choose_encoder(self, wplus: bool) -> nn.Module:
+    def _choose_encoder(self, wplus: bool) -> Encoder:
         encoder = self.style.encoder_wplus if wplus else self.style.encoder
         if encoder is None:
             raise UsageError(
@@ -441,12 +447,12 @@ def _enlarged(planes: Tensor, size: int) -> Tensor:
 
 
 @cache
-def _finish_net(device: torch.device) -> nn.Module:
+def _finish_net(device: torch.device) -> FinishNet:
     return load_finish().to(device)
 
 
 @cache
-def _matte_net() -> nn.Module:
+def _matte_net() -> MatteNet:
     return load_matte()
 
 

@@ -31,7 +31,7 @@ class Companions:
         self._file = file
         file.metadata.update(self.metadata)
         picture.metadata.update(_kept_tags(self._picture.metadata))
-        picture.disposition = int(self._picture.disposition)
+        picture.disposition = self._picture.disposition
         self._add_chapters()
         for stream in self._source.streams:
             if stream is self._picture:
@@ -66,20 +66,21 @@ class Companions:
             return None
         track = _track_like(self._file, stream)
         track.metadata.update(_kept_tags(stream.metadata))
-        track.disposition = int(stream.disposition)
+        track.disposition = stream.disposition
         return track
 
     def _add_chapters(self) -> None:
         chapters = []
         ends = self._info.end_s
         for chapter in self._source.chapters():
-            base = chapter["time_base"]
+            base = chapter["time_base"] or Fraction(1)
             start = max(Fraction(0), chapter["start"] * base - self._shift)
             end = chapter["end"] * base - self._shift
             if ends is not None:
                 end = min(end, Fraction(ends) + self._info.begins_s - self._shift)
             if end > start:
-                chapters.append({**chapter, "start": round(start / base), "end": round(end / base)})
+                chapter["start"], chapter["end"] = round(start / base), round(end / base)
+                chapters.append(chapter)
         if chapters and self._form in ("mp4", "mov", "matroska", "webm", "3gp"):
             self._file.set_chapters(chapters)
         elif chapters:
@@ -96,8 +97,8 @@ class Companions:
             for packet in self._source.demux([self._source.streams[index] for index in self._tracks]):
                 if not packet.size or (packet.size == 2 and packet.stream.type == "subtitle"):
                     continue  # the end, or MP4's empty words between others, which its muxer writes anew
-                time = packet.dts if packet.dts is not None else packet.pts
-                time = None if time is None else time * packet.time_base
+                stamp = packet.dts if packet.dts is not None else packet.pts
+                time = None if stamp is None else stamp * packet.time_base
                 if self._info.start_s > 0 and not self._reaches(packet, time):
                     continue
                 yield (self._shift if time is None else time), packet

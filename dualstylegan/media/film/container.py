@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -21,6 +21,7 @@ from dualstylegan.media.film.planes import (
     from_rgb,
     is_planar,
     planes_of,
+    sides_of,
     tagged,
     with_changes,
 )
@@ -61,7 +62,7 @@ class ContainerWriter:
 
     def write(self, frame: FilmFrame, pixels: np.ndarray | None) -> None:
         if self._shift is None:
-            self._begin(frame)
+            self._shift = self._begin(frame)
         picture = self._picture(frame, pixels)
         pts = round((frame.pts * frame.time_base - self._shift) / self._base)
         pts = pts if self._last is None or pts > self._last else self._last + 1
@@ -73,27 +74,29 @@ class ContainerWriter:
             picture.pict_type = 0  # else x264 repeats the source's key frames
             self._encode(picture)
 
-    def _begin(self, frame: FilmFrame) -> None:
+    def _begin(self, frame: FilmFrame) -> Fraction:
+        """The source's time that is 0 in the result."""
         info = self._info
-        self._shift = Fraction(0)
+        shift = Fraction(0)
         if info.start_s > 0:
-            self._shift = frame.pts * frame.time_base
+            shift = frame.pts * frame.time_base
         elif info.form in ANY_ORIGIN and self._form != "mpegts":
-            self._shift = info.begins_s
-        self._first_s = frame.pts * frame.time_base - self._shift
+            shift = info.begins_s
+        self._first_s = frame.pts * frame.time_base - shift
         if self._parts is None:
-            self._output = self._open_output()
+            self._output = self._open_output(shift)
         else:
-            self._parts.remember(self._shift, self._first_s)
+            self._parts.remember(shift, self._first_s)
+        return shift
 
-    def _open_output(self) -> _Output:
-        output = _Output(self._temporary, self._form, self._info, self._shift, self.notes, suffix=self._path.suffix)
+    def _open_output(self, shift: Fraction) -> _Output:
+        output = _Output(self._temporary, self._form, self._info, shift, self.notes, suffix=self._path.suffix)
         output.add_picture(self._encoding, self._settings(), self._matrix(), self._size)
         return output
 
     def _settings(self) -> dict[str, Any]:
         rate = self._info.rate or Fraction(25)
-        settings = {"time_base": self._base, "framerate": rate, "sample_aspect_ratio": self._shape}
+        settings: dict[str, Any] = {"time_base": self._base, "framerate": rate, "sample_aspect_ratio": self._shape}
         if self._form == "avi" or (self._form == "mpegts" and self._first_s < 1):
             settings["max_b_frames"] = 0  # they are decoded before 0 s, which these containers cannot say
         return settings
@@ -102,47 +105,44 @@ class ContainerWriter:
         """The display matrix goes along where the stored frames are the source's own, turned by no one."""
         return self._info.matrix if self._own_size and self._form in TURNING else None
 
-    def _encode(self, picture: av.VideoFrame | None) -> None:
+    def _encode(self, picture: av.VideoFrame) -> None:
         if self._parts is None:
-            packets = self._output.stream.encode(picture)
-            if picture is None and not self._output.has_begun:
-                # x265 invents the decoding times of films that end before it has said anything
-                packets = list(in_decoding_time(packets, [stamps_of(packets)]))
-            for packet in packets:
-                self._output.mux(packet)
+            if self._output is not None:
+                self._output.encode(picture)
             return
         if self._encoder is None:
-            self._encoder = av.CodecContext.create(self._encoding.encoder, "w")
+            self._encoder = cast(av.VideoCodecContext, av.CodecContext.create(self._encoding.encoder, "w"))
             configure(self._encoder, self._info, self._encoding, self._size, **self._settings())
-            if av.format.ContainerFormat(self._form, "w").flags & av.format.Flags.global_header.value:
+            if av.format.ContainerFormat(self._form, "w").flags & cast(int, av.format.Flags.global_header.value):
                 self._encoder.flags |= int(av.codec.context.Flags.global_header)
         self._parts.add(self._encoder.encode(picture))
         self._parts.count_frame()
         if self._parts.is_full:
-            self._end_part()
+            self._end_part(self._parts, self._encoder)
 
-    def _end_part(self) -> None:
-        self._parts.add(self._encoder.encode(None))
-        self._parts.end()
+    def _end_part(self, parts: Parts, encoder: av.VideoCodecContext) -> None:
+        parts.add(encoder.encode(None))
+        parts.end()
         self._encoder = None
 
     def finish(self) -> None:
-        if self._parts is not None:
+        parts = self._parts
+        if parts is not None:
             if self._encoder is not None:
-                self._end_part()
-            self._shift, self._first_s = self._parts.shift, self._parts.first_s
-            if self._shift is not None:
-                self._output = self._open_output()
-                for packet in self._parts.packets(self._base):
+                self._end_part(parts, self._encoder)
+            self._first_s = parts.first_s
+            if parts.shift is not None:
+                self._output = self._open_output(parts.shift)
+                for packet in parts.packets(self._base):
                     packet.stream = self._output.stream
                     self._output.mux(packet)
         if self._output is None:
             raise UsageError(f"{self._path}: a film needs at least one frame.")
-        if self._parts is None:
-            self._encode(None)
+        if parts is None:
+            self._output.encode(None)
         ends = None
         if self._info.end_s is not None or self._info.max_frames is not None:
-            ends = self._ends if self._parts is None else self._parts.ends + self._shift
+            ends = self._ends if parts is None else parts.ends + self._output.shift
             if self._info.end_s is not None:
                 ends = min(ends, Fraction(self._info.end_s) + self._info.begins_s)
         self._output.finish(ends)
@@ -156,23 +156,20 @@ class ContainerWriter:
     def _picture(self, frame: FilmFrame, pixels: np.ndarray | None) -> av.VideoFrame:
         """What the encoder gets: the frame's own planes, and RGB only where something changed."""
         form, color = self._encoding.pix_fmt, self._encoding.color
-        source, before = frame.source, None
+        source = frame.source
         if not self._own_size or isinstance(source, Still):
             pixels = frame.pixels if pixels is None else pixels
             return from_rgb(self._turn.stored(pixels), color, form)
-        turned = self._turn != frame.turn
-        if pixels is not None and pixels is not frame.pixels:
-            pixels, before = frame.turn.stored(pixels), frame.turn.stored(frame.pixels)
         picture = source
         if source.format.name != form:
             if source.format.name == f"yuvj{form[3:]}":
                 picture = relabelled(source, form, color)
             else:
                 picture = tagged(convert(source, color, form), color)
-        if before is not None:
-            picture = with_changes(picture, pixels, before, color)
+        if pixels is not None and pixels is not frame.pixels:
+            picture = with_changes(picture, frame.turn.stored(pixels), frame.turn.stored(frame.pixels), color)
             self._say_what_is_lost(source, picture)
-        return turned_frame(picture, frame.turn, color) if turned else picture
+        return picture if self._turn == frame.turn else turned_frame(picture, frame.turn, color)
 
     def _say_what_is_lost(self, source: av.VideoFrame, picture: av.VideoFrame) -> None:
         """Looks at the first changed frame and at key frames only: PyAV's frame and its side data hold each other, and
@@ -180,7 +177,7 @@ class ContainerWriter:
         if picture is source or self._words_said or (self._words_sought and not source.key_frame):
             return
         self._words_sought = True
-        if any(side.type.name == "A53_CC" for side in source.side_data):
+        if any(side.type.name == "A53_CC" for side in sides_of(source)):
             self._words_said = True
             self.notes.append("closed captions inside its pictures are left out of frames that were changed")
 
@@ -201,7 +198,7 @@ def _time_base(info: FilmInfo, form: str, encoding: Encoding) -> Fraction:
 
 
 def _finer(info: FilmInfo, encoding: Encoding) -> bool:
-    return "420" in info.pix_fmt and "420" not in encoding.pix_fmt and (info.width % 2 or info.height % 2)
+    return "420" in info.pix_fmt and "420" not in encoding.pix_fmt and bool(info.width % 2 or info.height % 2)
 
 
 def relabelled(frame: av.VideoFrame, form: str, color: Any) -> av.VideoFrame:
@@ -229,7 +226,7 @@ class _Output:
     """An output container with its picture track and the source's companions."""
 
     def __init__(self, temporary: Path, form: str, info: FilmInfo, shift: Fraction, notes: list[str], *, suffix: str):
-        self._info, self._form, self._shift, self._notes = info, form, shift, notes
+        self._info, self.shift = info, shift
         options = {}
         if form in ("mp4", "mov", "3gp"):
             options["video_track_timescale"] = str(_time_scale(info.time_base))
@@ -240,13 +237,13 @@ class _Output:
         self._companions = Companions(info, form, suffix, shift, notes) if info.kind == "container" else None
         if self._companions is not None and form in ("mp4", "mov") and any("." in k for k in self._companions.metadata):
             options["movflags"] = "use_metadata_tags"
-        self.has_begun = False
+        self._has_begun = False
         self._file = av.open(f"file:{plainly(temporary)}", "w", format=form, container_options=options)
 
     def add_picture(
         self, encoding: Encoding, settings: dict[str, Any], matrix: tuple[int, ...] | None, size: tuple[int, int]
     ) -> None:
-        stream = self._file.add_stream(encoding.encoder, rate=settings["framerate"])
+        stream = cast(av.VideoStream, self._file.add_stream(encoding.encoder, rate=settings["framerate"]))
         configure(stream.codec_context, self._info, encoding, size, **settings)
         stream.time_base = settings["time_base"]
         if matrix is not None:
@@ -255,11 +252,19 @@ class _Output:
         if self._companions is not None:
             self._companions.add_to(self._file, stream)
 
+    def encode(self, picture: av.VideoFrame | None) -> None:
+        packets = self.stream.encode(picture)
+        if picture is None and not self._has_begun:
+            # x265 invents the decoding times of films that end before it has said anything
+            packets = list(in_decoding_time(packets, [stamps_of(packets)]))
+        for packet in packets:
+            self.mux(packet)
+
     def mux(self, packet: av.Packet) -> None:
-        self.has_begun = True
+        self._has_begun = True
         self._file.mux(packet)
         if self._companions is not None and packet.dts is not None:
-            self._companions.mux_until(packet.dts * packet.time_base + self._shift)
+            self._companions.mux_until(packet.dts * packet.time_base + self.shift)
 
     def finish(self, ends: Fraction | None) -> None:
         if self._companions is not None:

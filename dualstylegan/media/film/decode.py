@@ -9,14 +9,14 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
 
 from dualstylegan.errors import BadFileError
 from dualstylegan.media.film.film import Film, FilmFrame, FilmInfo
-from dualstylegan.media.film.planes import UNSAID, color_of, convert, display_matrix, turn_of
+from dualstylegan.media.film.planes import UNSAID, color_of, convert, display_matrix, sides_of, turn_of
 
 # What may be opened as a film, whatever a file's name says: no playlists, which could name other files and hosts.
 _DEMUXERS = (
@@ -37,8 +37,9 @@ class ContainerFilm(Film):
         try:
             self._stream = picture_stream(self._file, path)
             self._prepare()
-            self._first = self._first_frame()
-            self.info = self._describe(self._first)
+            first = self._first_frame()
+            self.info = self._describe(first)
+            self._first: av.VideoFrame | None = first
         except BaseException:
             self.close()
             raise
@@ -48,6 +49,7 @@ class ContainerFilm(Film):
 
     def _prepare(self) -> None:
         file, stream = self._file, self._stream
+        self._base = stream.time_base or Fraction(1)
         begins = Fraction(file.start_time or 0, 1_000_000)
         self._begins_s = begins if begins > 0 else Fraction(0)
         for other in file.streams:
@@ -56,11 +58,13 @@ class ContainerFilm(Film):
         self._decoder = stream.codec_context
         if stream.metadata.get("alpha_mode") == "1" and self._decoder.name in ("vp8", "vp9"):
             name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}[self._decoder.name]
-            self._decoder = av.CodecContext.create(name, "r")  # FFmpeg's own decoders leave the transparency out
+            # FFmpeg's own decoders leave the transparency out
+            self._decoder = cast(av.VideoCodecContext, av.CodecContext.create(name, "r"))
         self._decoder.thread_count = decoder_threads(stream.codec_context.width, stream.codec_context.height)
         self._decoder.thread_type = "AUTO"
         self._rate = stream.average_rate or stream.base_rate or None
-        self._bad, self._packets, self._stop = 0, 0, None
+        self._bad = self._packets = 0
+        self._stop: str | None = None
 
     def _first_frame(self) -> av.VideoFrame:
         if self._start_s > 0:
@@ -76,15 +80,15 @@ class ContainerFilm(Film):
         raise BadFileError(f"{self._path} holds no frame that can be read: {reason}.")
 
     def _time(self, pts: int) -> Fraction:
-        return pts * self._stream.time_base - self._begins_s
+        return pts * self._base - self._begins_s
 
     def _slack(self) -> Fraction:
-        return self._stream.time_base / 2  # a time typed in decimals falls on the frame that it rounds to
+        return self._base / 2  # a time typed in decimals falls on the frame that it rounds to
 
     def _seek(self) -> None:
         """Begin to decode at a key frame safely before the start; from the beginning where a container cannot seek."""
         # One second earlier: key frames are found by decoding time, and frames after them may be shown before them.
-        target = int((Fraction(max(0.0, self._start_s - 1)) + self._begins_s) / self._stream.time_base)
+        target = int((Fraction(max(0.0, self._start_s - 1)) + self._begins_s) / self._base)
         try:
             self._file.seek(target, stream=self._stream, backward=True)
             frames = self._decode()
@@ -111,7 +115,7 @@ class ContainerFilm(Film):
                 self._stop = getattr(error, "strerror", None) or str(error)
                 packet = None
             if packet is not None and not packet.size and decoder is self._stream.codec_context:
-                packet.time_base = self._stream.time_base
+                packet.time_base = self._base
             self._packets += packet is not None and packet.size > 0
             try:
                 frames = decoder.decode(packet if packet is not None and packet.size else None)
@@ -135,7 +139,7 @@ class ContainerFilm(Film):
             width, height, sar = height, width, 1 / sar
         whole_s = None
         if stream.duration:
-            whole_s = float(stream.duration * stream.time_base)
+            whole_s = float(stream.duration * self._base)
         elif self._file.duration:
             whole_s = self._file.duration / 1e6
         duration_s, frames = whole_s, stream.frames or None
@@ -153,7 +157,7 @@ class ContainerFilm(Film):
             self._path,
             width,
             height,
-            stream.time_base,
+            self._base,
             self._rate,
             frames,
             duration_s,
@@ -179,7 +183,7 @@ class ContainerFilm(Film):
         )
 
     def __iter__(self) -> Iterator[FilmFrame]:
-        info, base = self.info, self._stream.time_base
+        info, base = self.info, self._base
         step = max(1, round(1 / self._rate / base)) if self._rate else 1
         index, last, corrupt, jumps, resized = 0, None, 0, 0, 0
         for picture in _with_first(self._first, self._pictures):
@@ -307,7 +311,7 @@ def decoder_threads(width: int, height: int) -> int:
 def light_of(frame: av.VideoFrame) -> dict[str, Any]:
     """Mastering display (primaries, white, luminance) and light levels of an HDR frame, from its side data."""
     light: dict[str, Any] = {}
-    for side in frame.side_data:
+    for side in sides_of(frame):
         if side.type.name == "MASTERING_DISPLAY_METADATA":
             numbers = np.frombuffer(bytes(side)[:80], np.int32).reshape(10, 2).astype(float)
             values = (numbers[:, 0] / np.maximum(numbers[:, 1], 1)).tolist()

@@ -51,8 +51,8 @@ class Parts:
         self.fresh = True  # nothing of an earlier run was thrown away
         self._files: list[Path] = []
         self.done = 0
-        self._count, self._ends = 0, 0
-        self._buffer: BinaryIO | None = None
+        self.ends = Fraction(0)  # when the last frame ends, by the result's clock: set by `packets`
+        self._count, self._buffer = 0, io.BytesIO()  # compressed, so some MB at most
         if self.folder.is_dir():
             self._take_up()
 
@@ -97,11 +97,12 @@ class Parts:
         return self._count >= PART_FRAMES
 
     def add(self, packets: list[av.Packet]) -> None:
-        if self._buffer is None:
-            self._buffer = io.BytesIO()  # compressed, so some MB at most
         for packet in packets:
-            sides = [(side.data_type, bytes(side)) for side in packet.iter_sidedata()]
-            sides = [(number, data) for name, data in sides if (number := _KEPT_SIDES.get(name)) is not None]
+            sides = [
+                (_KEPT_SIDES[side.data_type], bytes(side))
+                for side in packet.iter_sidedata()
+                if side.data_type in _KEPT_SIDES
+            ]
             dts = self._NONE if packet.dts is None else packet.dts
             key = int(packet.is_keyframe)
             self._buffer.write(self._RECORD.pack(packet.pts, dts, packet.duration or 0, key, len(sides), packet.size))
@@ -117,7 +118,7 @@ class Parts:
             temporary.write_bytes(self._buffer.getbuffer())
         self._files.append(file)
         self.done += self._count
-        self._count, self._buffer = 0, None
+        self._count, self._buffer = 0, io.BytesIO()
 
     def _records(self, file: Path) -> Iterator[tuple[int, int, int, bytes, list[tuple[int, bytes]]]]:
         with file.open("rb") as stream:
@@ -133,17 +134,12 @@ class Parts:
     def _stamps(self, file: Path) -> np.ndarray:
         return np.array([(pts, duration) for pts, duration, *_ in self._records(file)], np.int64).reshape(-1, 2)
 
-    @property
-    def ends(self) -> Fraction:
-        """When the last frame ends, in units of the result's clock times its time base: set by `packets`."""
-        return self._ends
-
     def packets(self, base: Fraction) -> Iterator[av.Packet]:
         """Every packet in decoding order, with decoding times that run on across the seams."""
         stamps = [self._stamps(file) for file in self._files]
         if not stamps:
             return iter(())
-        self._ends = int(stamps[-1].sum(1).max()) * base
+        self.ends = int(stamps[-1].sum(1).max()) * base
         return in_decoding_time(self._kept(base), [one[:, 0] for one in stamps])
 
     def _kept(self, base: Fraction) -> Iterator[av.Packet]:
@@ -153,14 +149,14 @@ class Parts:
                 packet.time_base, packet.pts, packet.duration = base, pts, duration
                 packet.is_keyframe = bool(key)
                 for number, side in sides:
-                    kept = PacketSideData(number, len(side))
+                    kept = PacketSideData(number, len(side))  # type: ignore[call-arg]  # which PyAV's own stubs lack
                     kept.update(side)
                     packet.set_sidedata(kept)
                 yield packet
 
     def abort(self) -> None:
         """Forget the part that is not whole; the others stay for the next run."""
-        self._buffer = None
+        self._buffer = io.BytesIO()
         if not self._files:
             self.remove()
 
@@ -213,8 +209,8 @@ def source_identity(path: Path) -> str:
         stat = file.stat()
         digest.update(os.fsencode(f"{file.name} {stat.st_size} {stat.st_mtime_ns}\n"))
     if path.is_file():
-        with path.open("rb") as file:
-            digest.update(file.read(65536))
-            file.seek(max(0, path.stat().st_size - 65536))
-            digest.update(file.read())
+        with path.open("rb") as stream:
+            digest.update(stream.read(65536))
+            stream.seek(max(0, path.stat().st_size - 65536))
+            digest.update(stream.read())
     return digest.hexdigest()

@@ -45,10 +45,14 @@ class Turn(NamedTuple):
 AS_STORED = Turn()
 
 
+def sides_of(frame: av.VideoFrame) -> Any:
+    """The frame's side data, which PyAV types as its keys."""
+    return frame.side_data
+
+
 def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
     """The nine numbers of the frame's display matrix, where it has one."""
-    sides: Any = frame.side_data  # which PyAV types as its keys
-    for side in sides:
+    for side in sides_of(frame):
         if side.type.name == "DISPLAYMATRIX":
             return tuple(np.frombuffer(bytes(side), np.int32).tolist())
     return None
