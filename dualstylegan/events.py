@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 Result = TypeVar("Result")
@@ -32,17 +32,13 @@ class Event:
 
     def as_json(self) -> dict[str, Any]:
         """The one schema of `--json`: every key always present, the kind under `event`."""
-        return {
-            "event": self.kind,
-            "verb": self.verb,
-            "source": self.source,
-            "output": self.output,
-            "message": self.message,
-            "stage": self.stage,
-            "current": self.current,
-            "total": self.total,
-            "data": self.data,
-        }
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {"event": values.pop("kind"), **values}
+
+
+def counted(number: int, what: str) -> str:
+    """`1 face`, `2 faces`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def outcome(work: Generator[Event, None, Result], tell: Callable[[Event], object] = lambda event: None) -> Result:

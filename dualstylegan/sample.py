@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualstylegan.errors import DualStyleGANError, UsageError, did_you_mean
-from dualstylegan.events import Event
+from dualstylegan.errors import UsageError, did_you_mean
+from dualstylegan.events import Event, counted
 from dualstylegan.media.film.clip import CLIP_SUFFIXES, write_clip
 from dualstylegan.media.images import check_format, from_tensor, write_picture
 from dualstylegan.media.paths import kind_of
@@ -28,9 +27,8 @@ from dualstylegan.models import library
 from dualstylegan.models.codes import extrinsic_code
 from dualstylegan.models.library import load_style
 from dualstylegan.models.style import Style
-from dualstylegan.runtime.devices import pick_device, pick_precision, unless_memory_runs_out
+from dualstylegan.stylizing.drawing import Drawing
 from dualstylegan.stylizing.settings import SamplingSettings
-from dualstylegan.stylizing.stylizer import chosen_for, default_batch
 from dualstylegan.training.optimize import portrait_seed
 from dualstylegan.training.samplers import PARTS, part_of
 
@@ -46,7 +44,7 @@ class Codes(NamedTuple):
     extrinsic: Tensor
 
 
-class Sampling:
+class Sampling(Drawing):
     """Random portraits of one style.
 
     `style` is NAME, or NAME:ID or a blend for faces in that exemplar's style, or a loaded Style. None for a setting is
@@ -61,15 +59,9 @@ class Sampling:
         **keywords: Any,
     ):
         """`keywords` are settings by name."""
-        self.settings = settings = replace(settings or SamplingSettings(), **keywords)
-        self.device = pick_device(settings.device)
-        self.dtype = pick_precision(settings.precision, self.device)
-        self.found = library.obtain(style) if isinstance(style, str) else library.found_in(style)
-        self.style = load_style(self.found, encoder=False) if isinstance(style, str) else style
-        header = self.style.header
-        self.model = self.style.model.to(self.device).eval()
-        self.weights, self.truncation = chosen_for(header, settings)
-        self.batch = settings.batch or default_batch(self.model.size, self.device)
+        super().__init__(replace(settings or SamplingSettings(), **keywords))
+        found = library.obtain(style) if isinstance(style, str) else library.found_in(style)
+        self.take(found, load_style(found, encoder=False) if isinstance(style, str) else style)
         self.exemplar = None
         if any(part.exemplar is not None for part in self.found.request.parts):
             self.exemplar = self._exemplar()
@@ -96,24 +88,13 @@ class Sampling:
 
     def render(self, codes: Codes) -> Iterator[np.ndarray]:
         """Pictures uint8 (S, S, 3), one by one, computed in batches that are halved when memory runs out."""
-        done, count = 0, len(codes.intrinsic)
-        while done < count:
-            some = [part[done : done + self.batch] for part in codes]
-            images = unless_memory_runs_out(partial(self._render_batch, *some), self.device)
-            if images is not None:
-                done += len(images)
-                yield from from_tensor(images)
-            elif self.batch == 1:
-                raise DualStyleGANError(
-                    f"Not enough memory on {self.device} for one portrait of {self.model.size} px; try --device cpu."
-                )
-            else:
-                self.batch //= 2
+        for images in self.in_batches(self._render_batch, *codes):
+            yield from from_tensor(images)
 
     @torch.no_grad()
     def _render_batch(self, intrinsic: Tensor, extrinsic: Tensor) -> Tensor:
         """Images (B, 3, S, S)."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self.autocast():
             return self.model(
                 intrinsic.to(self.device),
                 extrinsic.to(self.device),
@@ -286,7 +267,7 @@ def sample_portraits(
         cell_px = small[0].shape[0]
         write_picture(output, contact_sheet(small, cell_px=max(96, cell_px), title=f"{name}, seed {seed}"))
         yield Event("done", "sample", output=str(output), current=count, total=count)
-    yield Event("summary", "sample", output=str(output), message=f"{_portraits(count)} of {name} in {output}")
+    yield Event("summary", "sample", output=str(output), message=f"{counted(count, 'portrait')} of {name} in {output}")
 
 
 def sample_blend(
@@ -361,7 +342,3 @@ def _shrunk(pixels: np.ndarray) -> np.ndarray:
     side = pixels.shape[0] // factor
     blocks = pixels[: side * factor, : side * factor].reshape(side, factor, side, factor, 3)
     return (blocks.mean(axis=(1, 3)) + 0.5).astype(np.uint8)
-
-
-def _portraits(count: int) -> str:
-    return "1 portrait" if count == 1 else f"{count} portraits"

@@ -14,7 +14,7 @@ from pathlib import Path
 from dualstylegan import __version__
 from dualstylegan.choices import NO_FACE
 from dualstylegan.errors import BadFileError, UsageError
-from dualstylegan.events import Event
+from dualstylegan.events import Event, counted
 from dualstylegan.faces.faces_json import check_known, given_faces
 from dualstylegan.faces.find import check_detector, fallback_note
 from dualstylegan.media.detect import (
@@ -37,12 +37,13 @@ from dualstylegan.models.fetch import Terms
 from dualstylegan.models.library import FoundStyle
 from dualstylegan.runtime.devices import pick_device
 from dualstylegan.runtime.processes import Processes, Shard
+from dualstylegan.stylizing.drawing import chosen_for
 from dualstylegan.stylizing.film_report import FilmReport
 from dualstylegan.stylizing.photos import PhotoLine, StyleTask
 from dualstylegan.stylizing.settings import FilmOptions, StylizerSettings
-from dualstylegan.stylizing.sheets import MOMENTS, STRIPS_PER_SHEET, Report, Sheets
+from dualstylegan.stylizing.sheets import MOMENTS, STRIPS_PER_SHEET, FilmStrips, Report, Sheets
 from dualstylegan.stylizing.style_set import StyleSet
-from dualstylegan.stylizing.stylizer import Stylizer, chosen_for
+from dualstylegan.stylizing.stylizer import Stylizer
 
 __all__ = ["FilmOptions", "Stylizer", "StylizerSettings", "stylize_files"]
 
@@ -245,13 +246,10 @@ def _restyle_film(
 
     numbers = [number for number, wanted in enumerate(task.wanted) if wanted]
     outputs = [(task.outputs[number], styles.stylizers[number]) for number in numbers]
+    strips = FilmStrips(len(outputs), sheet_keep) if isinstance(sheets, Sheets) else None
     said = 0
     try:
-        with_strips = isinstance(sheets, Sheets)
-        restyled = restyle_film(
-            task.source.path, outputs, options, no_face=no_face, with_strips=with_strips, strips_keep=sheet_keep
-        )
-        with closing(restyled) as reports:
+        with closing(restyle_film(task.source.path, outputs, options, no_face=no_face, strips=strips)) as reports:
             for report in reports:
                 for line in report.warnings[said:]:
                     yield task.event("warning", line)
@@ -273,9 +271,8 @@ def _restyle_film(
     if isinstance(sheets, Report):
         results = {number: path for number, path in enumerate(task.outputs) if path in report.outputs}
         sheets.add_film(name, task.source.path, results, options)
-        return
-    if sheets is not None:
-        for frame, (before, *after) in report.strips:
+    elif sheets and strips:
+        for frame, (before, *after) in strips.chosen():
             by_style = dict(zip(numbers, after, strict=True))
             row = [before, *(by_style.get(number) for number in range(len(styles)))]
             yield from sheets.add(f"{name} {frame}", row)
@@ -379,21 +376,17 @@ def _out_of_place(film: FilmOptions, landmarks: bool, pictures: int, films: int)
     given = [one.name for one in fields(film) if getattr(film, one.name) != getattr(default, one.name)]
     if given and pictures:
         names = ", ".join(f"--{name.removesuffix('_s').replace('_', '-')}" for name in given)
-        yield f"{names}: for films only, and makes no difference to {_number(pictures, 'picture')} here."
+        yield f"{names}: for films only, and makes no difference to {counted(pictures, 'picture')} here."
     if landmarks and films:
-        yield f"--landmarks: for pictures only; faces are looked for in {_number(films, 'film')} here."
+        yield f"--landmarks: for pictures only; faces are looked for in {counted(films, 'film')} here."
 
 
 def _summary(tally: Mapping[str, int], seconds: float, dry_run: bool) -> Event:
     """The last event: its counts are of files, but for `faces`; a film's are counted by its tracks."""
     counts = {kind: tally[kind] for kind in ("done", "skipped", "failed", "faces")}
     ends = ", ".join(f"{counts[kind]} {kind}" for kind in ("done", "skipped", "failed") if counts[kind])
-    message = f"stylize: {ends or 'nothing to do'}, {_number(tally['faces'], 'face')}"
+    message = f"stylize: {ends or 'nothing to do'}, {counted(tally['faces'], 'face')}"
     message += f" in {seconds:.1f} s"
     if dry_run:
         message = f"stylize: dry run, {tally['note']} to do; nothing was written"
     return Event("summary", VERB, message=message, data={**counts, "seconds": round(seconds, 2), "dry_run": dry_run})
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

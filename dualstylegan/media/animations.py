@@ -32,8 +32,8 @@ _UNSAID_MS = 100  # how long players show a GIF's frame of no duration
 class Animation(Stills):
     """An animated GIF, PNG or WebP, decoded by Pillow. Times are in milliseconds."""
 
-    def __init__(self, path: Path, **given):
-        super().__init__(path, **given)
+    def __init__(self, path: Path, **part: Any):
+        super().__init__(path, **part)
         with decoding(path):
             self._image = Image.open(path)
         try:

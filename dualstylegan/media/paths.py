@@ -28,26 +28,10 @@ FILM_SUFFIXES = frozenset(
 )
 # No folder is called so, though dsg does not look for such files in folders and cannot write most of them.
 OTHER_SUFFIXES = frozenset(
-    {
-        ".heic",
-        ".heif",
-        ".hif",
-        ".jxl",
-        ".jxr",
-        ".svg",
-        ".pdf",
-        ".eps",
-        ".psd",
-        ".xcf",
-        ".ico",
-        ".icns",
-        ".exr",
-        ".hdr",
-        ".qoi",
-    }
+    {".heic", ".heif", ".hif", ".jxl", ".jxr", ".svg", ".pdf", ".eps", ".psd", ".xcf", ".ico", ".icns", ".exr", ".hdr"}
     | {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".jpx", ".pbm", ".pcx"}
     | {".mxf", ".asf", ".h264", ".264", ".h265", ".265", ".hevc", ".vob", ".m2v", ".mp2", ".ogg", ".ogm", ".dv", ".y4m"}
-    | {".rm", ".rmvb", ".swf", ".f4v", ".3g2", ".m2p", ".divx", ".wtv", ".mp3", ".wav", ".m4a", ".flac", ".aac"}
+    | {".qoi", ".rm", ".rmvb", ".swf", ".f4v", ".3g2", ".m2p", ".divx", ".wtv", ".mp3", ".wav", ".m4a", ".flac", ".aac"}
 )
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 HEIF_HINT = "'pip install pillow-heif' and dsg reads .heic"

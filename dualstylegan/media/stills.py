@@ -28,10 +28,6 @@ FRAME_RATE = Fraction(25)  # of a folder of frames, which does not say
 class Stills(Film):
     """A film whose frames are pictures: what both kinds share."""
 
-    def __init__(self, path: Path, *, start_s: float, end_s: float | None, max_frames: int | None):
-        super().__init__()
-        self._path, self._start_s, self._end_s, self._most = path, start_s, end_s, max_frames
-
     def _timed(self) -> Iterator[tuple[int, int, Still]]:
         """(pts, duration, picture) of every frame that can be read, in units of `info.time_base`."""
         raise NotImplementedError
@@ -82,8 +78,8 @@ class Stills(Film):
 class NumberedFrames(Stills):
     """A folder of numbered pictures, 25 a second."""
 
-    def __init__(self, path: Path, **given):
-        super().__init__(path, **given)
+    def __init__(self, path: Path, **part: Any):
+        super().__init__(path, **part)
         paths = numbered_pictures(path)
         if paths is None:
             if gap := gap_in(path):

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.models.cache import in_cache
-from dualstylegan.runtime.files import json_text, whole_file, whole_folder
+from dualstylegan.runtime.files import json_text, read_table, whole_file, whole_folder
 
 FORMAT = 1
 HEADER = "header.json"
@@ -165,7 +165,7 @@ def _verify(file: Path, sha256: str) -> None:
     if seen in verified:
         return
     cached = in_cache(file)
-    if not cached or _remembered(file.parent).get(file.name) != state:
+    if not cached or read_table(file.with_name(VERIFIED)).get(file.name) != state:
         if sha256_of(file) != sha256:
             raise BadFileError(f"{file} is damaged: its sha256 is not the header's. Fetch or train the model again.")
         if cached:
@@ -173,18 +173,11 @@ def _verify(file: Path, sha256: str) -> None:
     verified.add(seen)
 
 
-def _remembered(folder: Path) -> dict[str, Any]:
-    try:
-        states = json.loads((folder / VERIFIED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return states if isinstance(states, dict) else {}
-
-
 def _remember(file: Path, state: list) -> None:
     """Where the cache can be written. Of two processes at once one may forget the other's part: it is hashed again."""
-    with suppress(DualStyleGANError), whole_file(file.with_name(VERIFIED)) as temporary:
-        temporary.write_text(json.dumps({**_remembered(file.parent), file.name: state}), encoding="utf-8")
+    verified = file.with_name(VERIFIED)
+    with suppress(DualStyleGANError), whole_file(verified) as temporary:
+        temporary.write_text(json.dumps({**read_table(verified), file.name: state}), encoding="utf-8")
 
 
 def sha256_of(file: Path) -> str:

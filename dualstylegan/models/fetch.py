@@ -23,7 +23,7 @@ from dualstylegan.models import zoo
 from dualstylegan.models.cache import cache_home, holding, is_offline
 from dualstylegan.models.download import TIMEOUT_S, Served, download, reason_of
 from dualstylegan.models.zoo import RemoteFile, entry
-from dualstylegan.runtime.files import whole_file
+from dualstylegan.runtime.files import read_table, whole_file
 
 REPORT_EVERY_S = 0.2
 
@@ -155,11 +155,7 @@ def lock_file() -> Path:
 
 def _seen() -> dict[str, dict[str, Any]]:
     """{"pixar/generator.pt": {"sha256", "size", "url", "etag", "commit", "first"}}."""
-    try:
-        seen = json.loads(lock_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return seen if isinstance(seen, dict) else {}
+    return read_table(lock_file())
 
 
 def _key(target: Path) -> str:

@@ -128,7 +128,8 @@ class Library:
         parts = {"prior"} | ({"encoder"} if encoder else set()) | ({"encoder_wplus"} if encoder and wplus else set())
         key = (folder.resolve(), frozenset(parts), thumbnails)
         if key not in self._styles:
-            base = self.base(base_of(folder, read_header(folder)), parts=parts)
+            known = where.base_folder if isinstance(where, FoundStyle) else None
+            base = self._base_in(known or base_of(folder, read_header(folder)), frozenset(parts))
             self._styles[key] = read_style(folder, base, thumbnails=thumbnails)
         return self._styles[key]
 
@@ -141,7 +142,10 @@ class Library:
         folder = find_model(where, "base")
         if folder is None:
             raise OfflineError(f"The base '{where}' is not here yet; 'dsg train' fetches it.")
-        key = (folder.resolve(), None if parts is None else frozenset(parts))  # styles name it relative to themselves
+        return self._base_in(folder, None if parts is None else frozenset(parts))
+
+    def _base_in(self, folder: Path, parts: frozenset[str] | None) -> Base:
+        key = (folder.resolve(), parts)  # styles name it relative to themselves
         if key not in self._bases:
             self._bases[key] = read_base(folder, parts=parts)
         return self._bases[key]

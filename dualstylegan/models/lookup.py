@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from dualstylegan.errors import BadFileError, UsageError, did_you_mean
 from dualstylegan.models import cache, zoo
 from dualstylegan.models.bundle import HEADER, Header
 from dualstylegan.models.cache import cache_home
-from dualstylegan.runtime.files import at_home
+from dualstylegan.runtime.files import at_home, read_table
 
 Kind = Literal["style", "base"]
 
@@ -133,11 +132,7 @@ def _bundles(root: Path) -> list[Path]:
 
 def _glance(folder: Path) -> dict[str, Any]:
     """A header as far as it can be read, unchecked: listings go on past a damaged model."""
-    try:
-        header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return header if isinstance(header, dict) else {}
+    return read_table(folder / HEADER)
 
 
 def _describe(folder: Path, header: dict[str, Any], place: str) -> StyleInfo:

@@ -102,6 +102,15 @@ def parts_of(path: Path) -> Path:
     return path.with_name(name)
 
 
+def read_table(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one where there is none that can be read."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
 def json_text(value: Any, **options: Any) -> str:
     """JSON that UTF-8 can hold: readable, but escaped where a file's name in it is no text."""
     text = json.dumps(value, ensure_ascii=False, **options)

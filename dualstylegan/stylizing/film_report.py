@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dualstylegan.stylizing.sheets import Row
+from dualstylegan.events import counted
 
 
 @dataclass
@@ -25,7 +25,6 @@ class FilmReport:
     outputs: list[Path] = field(default_factory=list)  # that were written
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    strips: list[tuple[int, Row]] = field(default_factory=list)  # (frame, before and after)
     cpu_s: dict[str, float] = field(default_factory=dict)  # by stage: its own thread's CPU time
 
     @property
@@ -53,13 +52,9 @@ class FilmReport:
     @property
     def summary(self) -> str:
         counts = [
-            _count(self.frames, "frame"),
-            f"{_count(self.faces, 'face')} in {_count(len(self.tracks), 'track')}",
-            _count(self.cuts, "cut"),
-            f"{_count(self.frames_without_face, 'frame')} without a face",
+            counted(self.frames, "frame"),
+            f"{counted(self.faces, 'face')} in {counted(len(self.tracks), 'track')}",
+            counted(self.cuts, "cut"),
+            f"{counted(self.frames_without_face, 'frame')} without a face",
         ]
         return f"{', '.join(counts)}, {self.frames_per_s:.1f} frames/s"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -65,17 +65,16 @@ def restyle_film(
     options: FilmOptions | None = None,
     *,
     no_face: str = "copy",
-    with_strips: bool = False,
-    strips_keep: bool = False,
+    strips: FilmStrips | None = None,
 ) -> Generator[FilmReport, None, None]:
     """Restyle one film into `outputs`, each a path and its style, in one pass.
 
     Yields one report, as it grows, about twice a second, and in the end with `finished`. A film in which no face was
     found is copied as it is, or with `no_face="skip"` not written: then `outputs` of the report is empty. All outputs
-    appear whole or not at all. `with_strips` collects a few frames before and after, with `strips_keep` also as they
-    are with their surroundings kept. Raises DualStyleGANError where the film cannot be read or an output not written.
+    appear whole or not at all. `strips` collect a few frames before and after. Raises DualStyleGANError where the film
+    cannot be read or an output not written.
     """
-    yield from FilmLine(Path(source), outputs, options or FilmOptions(), no_face, with_strips, strips_keep).run()
+    yield from FilmLine(Path(source), outputs, options or FilmOptions(), no_face, strips).run()
 
 
 class FilmLine:
@@ -87,15 +86,12 @@ class FilmLine:
         outputs: Sequence[tuple[str | Path, Stylizer]],
         options: FilmOptions,
         no_face: str,
-        with_strips: bool,
-        strips_keep: bool = False,
+        strips: FilmStrips | None = None,
     ):
-        self.source, self.options, self.no_face = source, options, no_face
+        self.source, self.options, self.no_face, self.strips = source, options, no_face, strips
         self.paths = [Path(path) for path, _ in outputs]
         self.styles = StyleSet([stylizer for _, stylizer in outputs])
         self.report = FilmReport()
-        self.strips = FilmStrips(len(outputs)) if with_strips else None
-        self.strips_keep = strips_keep
         self.begin_at = self.encode_from = 0  # the first frame that is written; the first whose faces are encoded
         self.is_through = False
 
@@ -161,8 +157,6 @@ class FilmLine:
             if not report.faces and (self.no_face == "skip" or options.crop or self._may_be_copied()):
                 raise _NoFaceSeen
         report.notes += [*film.problems, *dict.fromkeys(note for writer in writers for note in writer.notes)]
-        if self.strips:
-            report.strips = self.strips.strips()
 
     def _may_be_copied(self) -> bool:
         same = all(path.suffix.lower() == self.source.suffix.lower() for path in self.paths)
@@ -307,7 +301,7 @@ class FilmLine:
                 pixels = stylizer.compose(moment.frame.pixels, shown, moment.scenes[number])
             if self.strips and moment.sampled:
                 after = moment.frame.pixels if pixels is None else pixels
-                if self.strips_keep and stylizer.scene != "keep":
+                if self.strips.keep and stylizer.scene != "keep":
                     after = beside(stylizer.compose(moment.frame.pixels, shown), after)
                 self.strips.add(moment.index, number, after)
             if self.options.compare:

@@ -113,8 +113,9 @@ class FilmStrips:
     """A few frames of a film, spread over all of it, though its length is not known: whenever there are twice too many,
     every second one goes, and from then on only every second one comes."""
 
-    def __init__(self, styles: int):
-        self.styles = styles
+    def __init__(self, styles: int, keep: bool = False):
+        """`keep`: what a style makes of the faces alone is shown too."""
+        self.styles, self.keep = styles, keep
         self.seen, self.stride = 0, 1
         self.rows: dict[int, Row] = {}  # by the frame's number
 
@@ -134,7 +135,7 @@ class FilmStrips:
         if row := self.rows.get(index):
             row[style + 1] = small(after)
 
-    def strips(self) -> list[tuple[int, Row]]:
+    def chosen(self) -> list[tuple[int, Row]]:
         kept = sorted(self.rows)
         chosen = sorted({kept[round(i)] for i in np.linspace(0, len(kept) - 1, MOMENTS)}) if kept else []
         return [(index, self.rows[index]) for index in chosen]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from dualstylegan.choices import MASKS, SCENES, STRUCTURE_ROWS, SURFACES, TRUNCATION, check_choice, row_weights
-from dualstylegan.errors import DualStyleGANError, NoFaceError, UsageError
+from dualstylegan.choices import MASKS, SCENES, STRUCTURE_ROWS, SURFACES, check_choice
+from dualstylegan.errors import NoFaceError, UsageError
 from dualstylegan.faces.crop import add_tint, crop_face, part_shown, paste_face
 from dualstylegan.faces.face import Face, transform
 from dualstylegan.faces.find import Detector, make_detector
@@ -28,22 +27,23 @@ from dualstylegan.faces.matte import blend, in_front, photo_mattes, portrait_mat
 from dualstylegan.media.images import Picture, as_picture, read_picture
 from dualstylegan.models import library
 from dualstylegan.models.build import Encoder
-from dualstylegan.models.codes import ExtrinsicCode, StylePart, StyleRequest, extrinsic_code, fit_weights, parse_style
+from dualstylegan.models.codes import ExtrinsicCode, StylePart, StyleRequest, extrinsic_code, parse_style
 from dualstylegan.models.library import FoundStyle, Library
 from dualstylegan.models.style import Style
 from dualstylegan.networks.finish import SCALE, FinishNet
 from dualstylegan.networks.matte import MatteNet
 from dualstylegan.networks.stylegan2 import Box
-from dualstylegan.runtime.devices import pick_device, pick_precision, to_device, unless_memory_runs_out
+from dualstylegan.runtime.devices import to_device
+from dualstylegan.stylizing.drawing import Drawing, choose_weights
 from dualstylegan.stylizing.scene import PAIRS_PX, Scene, fit_scene, mix_scenes
-from dualstylegan.stylizing.settings import SamplingSettings, StylizerSettings
+from dualstylegan.stylizing.settings import StylizerSettings
 from dualstylegan.weights import load_finish, load_matte
 
 FINISH_FROM, FINISH_ALL = 1.0, 1.5  # crops wider than the style draws, by these, are finished a little, and wholly
 MOST_TO_FINISH = 256  # px: larger portraits have detail of their own
 REGIONS_FROM = 256  # px: smaller portraits take as long in part as whole
 
-log = logging.getLogger(__name__)
+__all__ = ["Placed", "Stylizer", "choose_weights"]
 
 AnyPicture = Image.Image | np.ndarray
 
@@ -64,7 +64,7 @@ class Placed:
         return sum(4 * one.numel() for one in (self.portrait, self.matte, self.person) if one is not None)
 
 
-class Stylizer:
+class Stylizer(Drawing):
     """`Stylizer("toon:7")(photo)` is the photo with every face in the style of exemplar 7.
 
     Between the steps stand plain values: frames uint8 (H, W, 3) RGB; faces with points in source pixels; crops
@@ -72,7 +72,7 @@ class Stylizer:
     any number of faces and works in batches of `batch`, which is halved when memory runs out.
     """
 
-    scene, surface, finishes = "keep", None, False
+    settings: StylizerSettings
 
     def __init__(
         self,
@@ -92,10 +92,8 @@ class Stylizer:
         UsageError for settings, styles and exemplars that do not exist, and what `library.obtain` and `Library.style`
         raise.
         """
-        self.settings = settings = replace(settings or StylizerSettings(), **keywords)
-        self.device = pick_device(settings.device)
-        self.dtype = pick_precision(settings.precision, self.device)
-
+        settings = replace(settings or StylizerSettings(), **keywords)
+        super().__init__(settings)
         named = None if isinstance(exemplar, Tensor) else exemplar
         if isinstance(style, str):
             request = parse_style(style)
@@ -103,13 +101,11 @@ class Stylizer:
                 request = StyleRequest(request.name, (StylePart(str(named), 1.0),))
             style = library.obtain(request, wplus=settings.wplus, offline=offline)
         if isinstance(style, FoundStyle):
-            self.found = style
-            self.style = (models or Library()).style(style, wplus=settings.wplus)
+            self.take(style, (models or Library()).style(style, wplus=settings.wplus))
         else:
-            self.found, self.style = library.found_in(style, named), style
+            self.take(library.found_in(style, named), style)
         header = self.style.header
-        self.weights, self.truncation = chosen_for(header, settings)
-        self.mask = _first(settings.mask, header.get("mask"), "face")
+        self.mask = settings.mask or header.get("mask", "face")
         check_choice("mask", self.mask, MASKS)
         self.scene = header.get("scene", "keep") if settings.scene == "auto" else settings.scene
         check_choice("scene", self.scene, SCENES)
@@ -117,9 +113,7 @@ class Stylizer:
         check_choice("surface", self.surface or "oil", SURFACES)
         self.finishes = bool(settings.finish == "auto" and header.get("finish") and header["size"] <= MOST_TO_FINISH)
 
-        self.model = self.style.model.to(self.device)
         self.encoder = self._choose_encoder(settings.wplus).to(self.device)
-        self.batch = settings.batch or default_batch(self.size, self.device)
         self.detector: Detector = (
             make_detector(settings.detector, self.device, min_face=settings.min_face)
             if isinstance(settings.detector, str)
@@ -156,11 +150,6 @@ class Stylizer:
         code = hashlib.sha256(self.extrinsic.cpu().numpy().tobytes()).hexdigest()
         what = [self.description, asdict(settings), self.style.header, self.style.base_header, code]
         return json.dumps(what, default=str)
-
-    @property
-    def size(self) -> int:
-        """The side of a portrait, px."""
-        return self.model.size
 
     @property
     def crop_size(self) -> int:
@@ -236,7 +225,7 @@ class Stylizer:
             codes = self.encoder(to_device(batch, self.device), rows=wanted)
             return codes if self.encoder.space == "w+" else self.model.generator.mapping(codes)
 
-        return self._in_batches(encode, crops, (self.model.rows, self.model.style_dim))
+        return self._whole(encode, crops, (self.model.rows, self.model.style_dim))
 
     def region_of(self, faces: Sequence[Face], scene: str | None = None) -> Box | None:
         """What `lay` shows of these faces' portraits, for `render`; None where all of them is looked at: by a matte, by
@@ -256,12 +245,12 @@ class Stylizer:
 
         def render(batch: Tensor) -> Tensor:
             batch = to_device(batch, self.device)
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with self.autocast():
                 style = self._prepared or self.model.prepare(self._with_colors_of(batch), self.weights, "w+")
                 images = self.model(batch, style, truncation=self.truncation, intrinsic_space="w+", region=region)
             return images.float().clamp_(-1, 1).cpu()
 
-        return self._in_batches(render, codes, (3, self.size, self.size))
+        return self._whole(render, codes, (3, self.size, self.size))
 
     def _finished(self, faces: Sequence[Face], portraits: Sequence[Tensor], which: Sequence[int]) -> list[Tensor]:
         """Each face's portrait; of large faces, where the style is finished, in two or four times the size and with the
@@ -285,10 +274,10 @@ class Stylizer:
         net = _finish_net(self.device)
 
         def finish(batch: Tensor) -> Tensor:
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with self.autocast():
                 return net(to_device(batch, self.device)).float().clamp_(-1, 1).cpu()
 
-        return self._in_batches(finish, portraits, (3, SCALE * self.size, SCALE * self.size))
+        return self._whole(finish, portraits, (3, SCALE * self.size, SCALE * self.size))
 
     def persons(self, picture: np.ndarray, faces: Sequence[Face]) -> Tensor:
         """Where a person is in the picture around each face, for `place`."""
@@ -413,21 +402,8 @@ class Stylizer:
         return mixed
 
     @torch.no_grad()
-    def _in_batches(self, compute: Callable[[Tensor], Tensor], items: Tensor, empty: tuple[int, ...]) -> Tensor:
-        results, done = [], 0
-        while done < len(items):
-            some = items[done : done + self.batch]
-            result = unless_memory_runs_out(partial(compute, some), self.device)
-            if result is not None:
-                results.append(result)
-                done += len(result)
-            elif len(some) == 1:
-                raise DualStyleGANError(
-                    f"Not enough memory on {self.device} for one face at {self.size} px. "
-                    "Close other programs, or try --device cpu or a smaller style."
-                )
-            else:
-                self.batch = min(self.batch, len(some) // 2)  # another thread may have halved it already
+    def _whole(self, compute: Callable[[Tensor], Tensor], items: Tensor, empty: tuple[int, ...]) -> Tensor:
+        results = list(self.in_batches(compute, items))
         return torch.cat(results) if results else torch.empty(0, *empty)
 
 
@@ -454,45 +430,6 @@ def _finish_net(device: torch.device) -> FinishNet:
 @cache
 def _matte_net() -> MatteNet:
     return load_matte()
-
-
-def default_batch(size: int, device: torch.device) -> int:
-    """How many portraits of `size` px at a time: on a CPU more only cost memory, about 0.8 GB each at 1024 px."""
-    pixels = size * size
-    return max(1, min(8, 2**20 // pixels)) if device.type == "cpu" else max(4, min(32, 2**24 // pixels))
-
-
-def choose_weights(
-    rows: int,
-    header: Sequence[float] | None,
-    structure: float | None,
-    color: float | None,
-    weights: Sequence[float] | None,
-) -> tuple[float, ...]:
-    """One weight per row: `weights`, else `structure` and `color`, else the style's own, else the paper's.
-
-    Raises UsageError for a list of another length than `rows` or 18, and for what is no number.
-    """
-    if weights is not None:
-        chosen = tuple(float(weight) for weight in weights)
-        chosen = chosen if len(chosen) == rows else fit_weights(chosen, rows)
-    else:
-        own = fit_weights(header, rows) if header else row_weights(rows)
-        chosen = tuple(float(_first(structure if row < STRUCTURE_ROWS else color, own[row])) for row in range(rows))
-    if not all(np.isfinite(weight) for weight in chosen):
-        raise UsageError("Weights are numbers, 0 (none of the style) to 1 (all of it).")
-    return chosen
-
-
-def chosen_for(header: Mapping[str, Any], settings: SamplingSettings) -> tuple[tuple[float, ...], float]:
-    """A style's weights and truncation, by its header, as the settings have it."""
-    asked = (settings.structure, settings.color, settings.weights)
-    weights = choose_weights(header["rows"], header.get("weights"), *asked)
-    return weights, _first(settings.truncation, header.get("truncation"), TRUNCATION)
-
-
-def _first(*values):
-    return next((value for value in values if value is not None), None)
 
 
 def _same_kind(frame: np.ndarray, source: Picture, given: AnyPicture) -> AnyPicture:

@@ -15,6 +15,7 @@ import av
 import numpy as np
 
 from dualstylegan.errors import BadFileError
+from dualstylegan.events import counted
 from dualstylegan.media.film.film import Film, FilmFrame, FilmInfo
 from dualstylegan.media.film.planes import UNSAID, color_of, convert, display_matrix, sides_of, turn_of
 
@@ -30,9 +31,8 @@ ANY_ORIGIN = ("mpegts", "mpeg")  # their clocks begin anywhere
 class ContainerFilm(Film):
     """A film in a container, decoded by FFmpeg."""
 
-    def __init__(self, path: Path, *, start_s: float, end_s: float | None, max_frames: int | None):
-        super().__init__()
-        self._path, self._start_s, self._end_s, self._most = path, start_s, end_s, max_frames
+    def __init__(self, path: Path, **part: Any):
+        super().__init__(path, **part)
         self._file = open_container(path)
         try:
             self._stream = picture_stream(self._file, path)
@@ -211,11 +211,11 @@ class ContainerFilm(Film):
         else:
             self._say_what_is_missing(index)
         if self._bad:
-            self.problems.append(f"{self._bad} damaged packet{'s' * (self._bad > 1)} could not be decoded")
+            self.problems.append(f"{counted(self._bad, 'damaged packet')} could not be decoded")
         if corrupt:
             self.problems.append(f"{corrupt} frame{'s are' if corrupt > 1 else ' is'} damaged, shown as far as decoded")
         if jumps:
-            self.problems.append(f"{jumps} time stamp{'s' * (jumps > 1)} went back and had to be mended")
+            self.problems.append(f"{counted(jumps, 'time stamp')} went back and had to be mended")
         if resized:
             self.problems.append(f"{resized} frames of another size or format were brought to the first one's")
 

@@ -131,7 +131,8 @@ class Film:
 
     info: FilmInfo
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path, *, start_s: float, end_s: float | None, max_frames: int | None):
+        self._path, self._start_s, self._end_s, self._most = path, start_s, end_s, max_frames
         self.problems: list[str] = []
 
     def __enter__(self) -> Film:

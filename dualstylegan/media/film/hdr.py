@@ -23,20 +23,20 @@ _TO_2020 = np.linalg.inv(_TO_709).astype(np.float32)
 
 def to_srgb(deep: np.ndarray, transfer: int) -> np.ndarray:
     """uint16 (H, W, 3) code values, 65535 being full, to uint8 (H, W, 3)."""
-    light = _light(transfer)[deep] @ _TO_709.T
-    np.clip(light, 0, _MOST, out=light)
-    np.sqrt(light, out=light)
-    light *= (_STEPS - 1) / np.sqrt(_MOST)
-    return _levels()[(light + 0.5).astype(np.uint16)]
+    return _levels()[_steps_of(_light(transfer)[deep] @ _TO_709.T, _STEPS)]
 
 
 def from_srgb(pixels: np.ndarray, transfer: int) -> np.ndarray:
     """uint8 (H, W, 3) to uint16 (H, W, 3) code values: the inverse of `to_srgb`, but for its rounding."""
-    light = _light_of_levels()[pixels] @ _TO_2020.T
+    return _codes(transfer)[_steps_of(_light_of_levels()[pixels] @ _TO_2020.T, 4 * _STEPS)]
+
+
+def _steps_of(light: np.ndarray, steps: int) -> np.ndarray:
+    """Where light, which is overwritten, lies in a table of `steps` over its square root."""
     np.clip(light, 0, _MOST, out=light)
     np.sqrt(light, out=light)
-    light *= (_STEPS * 4 - 1) / np.sqrt(_MOST)
-    return _codes(transfer)[(light + 0.5).astype(np.uint16)]
+    light *= (steps - 1) / np.sqrt(_MOST)
+    return (light + 0.5).astype(np.uint16)
 
 
 @lru_cache(maxsize=2)
