@@ -246,7 +246,7 @@ def _restyle_film(
 
     numbers = [number for number, wanted in enumerate(task.wanted) if wanted]
     outputs = [(task.outputs[number], styles.stylizers[number]) for number in numbers]
-    strips = FilmStrips(len(outputs), sheet_keep) if isinstance(sheets, Sheets) else None
+    strips = FilmStrips(numbers, len(styles), sheet_keep) if isinstance(sheets, Sheets) else None
     said = 0
     try:
         with closing(restyle_film(task.source.path, outputs, options, no_face=no_face, strips=strips)) as reports:
@@ -272,9 +272,7 @@ def _restyle_film(
         results = {number: path for number, path in enumerate(task.outputs) if path in report.outputs}
         sheets.add_film(name, task.source.path, results, options)
     elif sheets and strips:
-        for frame, (before, *after) in strips.chosen():
-            by_style = dict(zip(numbers, after, strict=True))
-            row = [before, *(by_style.get(number) for number in range(len(styles)))]
+        for frame, row in strips.chosen():
             yield from sheets.add(f"{name} {frame}", row)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache, partial
 from typing import Protocol, runtime_checkable
 
@@ -143,6 +144,15 @@ class EmbeddedDetector:
 def face_embedder() -> FaceEmbedder:
     """One for all films of a job: it holds nothing but its network."""
     return FaceEmbedder()
+
+
+def film_detector(detector: Detector) -> Detector:
+    """The detector as films want it: frames without a face are common there, and not to be searched again tilted."""
+    if not isinstance(detector, EmbeddedDetector):
+        return detector
+    upright = copy(detector)
+    upright.tilts = ()
+    return upright
 
 
 class FaceEmbedder:

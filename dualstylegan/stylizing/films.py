@@ -9,7 +9,6 @@ frames, so that memory stays the same however long the film is. Several styles s
 
 from __future__ import annotations
 
-import copy
 import logging
 import shutil
 import time
@@ -21,6 +20,7 @@ from fractions import Fraction
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from dualstylegan.errors import BadFileError
 from dualstylegan.faces.crop import crop_face
-from dualstylegan.faces.find import Detector, EmbeddedDetector, face_embedder
+from dualstylegan.faces.find import face_embedder, film_detector
 from dualstylegan.faces.matte import view_of
 from dualstylegan.faces.smooth import CodeSmoother, PointSmoother
 from dualstylegan.faces.track import FaceTracker, FrameFaces, TrackedFace
@@ -343,17 +343,11 @@ class FilmLine:
         shape = Fraction(1) if options.crop else None
         if not options.resume:
             forget_parts(path)
-        suits = path.suffix.lower() in CONTAINERS  # a GIF in a batch of films has none of these
-        return FilmWriter(
-            path,
-            film,
-            codec=options.codec if suits else None,
-            crf=options.crf if suits else None,
-            preset=options.preset if suits else None,
-            size=size,
-            sample_aspect_ratio=shape,
-            resume=_fingerprint(stylizer, options) if suits else None,
-        )
+        asked: dict[str, Any] = {}
+        if path.suffix.lower() in CONTAINERS:  # a GIF in a batch of films has none of these
+            decides = f"{stylizer.fingerprint} {replace(options, resume=False)}"  # with the source, what parts hold
+            asked = {"codec": options.codec, "crf": options.crf, "preset": options.preset, "resume": decides}
+        return FilmWriter(path, film, size=size, sample_aspect_ratio=shape, **asked)
 
     def _say_what_is_kept(self, writers: Sequence[FilmWriter]) -> None:
         """Where a run ends early, by Ctrl-C too, nobody listens to reports any more."""
@@ -390,17 +384,3 @@ class _Largest:
 
 class _NoFaceSeen(Exception):
     """The film is through, and nothing in it was restyled."""
-
-
-def _fingerprint(stylizer: Stylizer, options: FilmOptions) -> str:
-    """All that decides what a film's parts hold, besides the source."""
-    return f"{stylizer.fingerprint} {replace(options, resume=False)}"
-
-
-def film_detector(detector: Detector) -> Detector:
-    """The detector as films want it: frames without a face are common there, and not to be searched again tilted."""
-    if not isinstance(detector, EmbeddedDetector):
-        return detector
-    upright = copy.copy(detector)
-    upright.tilts = ()
-    return upright

@@ -8,28 +8,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dualstylegan.events import Event
-from dualstylegan.faces.crop import crop_face
 from dualstylegan.faces.face import Face
 from dualstylegan.faces.faces_json import faces_of
-from dualstylegan.media.images import Picture, from_tensor, write_picture
+from dualstylegan.media.images import Picture
 from dualstylegan.media.tasks import Task
 from dualstylegan.media.tiff import holds_pages, read_pages, write_pages
 from dualstylegan.runtime.files import whole_file
 from dualstylegan.runtime.line import BUDGET_BYTES, Behind, Line
-from dualstylegan.stylizing.scene import Scene
-from dualstylegan.stylizing.sheets import STRIP_PX, Row, beside, small
+from dualstylegan.stylizing.canvases import CutPortraits, FullFrame, Names, Written, bytes_of, in_order
+from dualstylegan.stylizing.sheets import Row
 from dualstylegan.stylizing.style_set import StyleSet
-from dualstylegan.stylizing.stylizer import Placed, Stylizer
 
 PICTURES_AT_ONCE = 4  # in the search for faces
-CROWD_SHOWN = 3  # faces of a crowd that the scene is made for
 
-Portraits = Callable[[Path, int], list[Path]]  # the names of so many portraits, the largest's given
 AddStrip = Callable[[str, Row], Iterator[Event]]
 
 
@@ -60,28 +55,19 @@ class _Photo:
 
     @property
     def nbytes(self) -> int:
-        return _nbytes(self.pages)
+        return bytes_of(self.pages)
 
     @property
     def placed(self) -> list[tuple[int, Face]]:
         """Every face with its page's number; the first page's largest comes last."""
-        return [(number, face) for number in reversed(range(len(self.found))) for face in self.found[number]]
+        return in_order(self.found)
 
     @property
     def faces(self) -> list[Face]:
         return [face for _, face in self.placed]
 
 
-@dataclass(frozen=True)
-class _Written:
-    """What one style made of one picture: files, and before and after, small, where a sheet wants them."""
-
-    outputs: list[Path]
-    before: np.ndarray | None = None
-    after: np.ndarray | None = None
-
-
-_Outcome = _Written | Exception
+_Outcome = Written | Exception
 
 
 class PhotoLine:
@@ -91,7 +77,7 @@ class PhotoLine:
         self,
         styles: StyleSet,
         *,
-        portraits: Portraits | None = None,
+        portraits: Names | None = None,
         no_face: str = "copy",
         known_faces: Mapping[str, list[Face]] | None = None,
         add_strip: AddStrip | None = None,
@@ -101,18 +87,18 @@ class PhotoLine:
         instead of looking for faces. `add_strip` is given each picture's before and after under its name; with
         `strip_keeps`, beside the latter, what it is with its surroundings kept."""
         self.styles = styles
-        self.canvas = partial(_Portraits, portraits) if portraits else _FullFrame
+        self.canvas = partial(CutPortraits, portraits) if portraits else FullFrame
         self.no_face = "skip" if portraits else no_face
         self.known_faces = known_faces
         self.add_strip, self.strip_keeps = add_strip, strip_keeps
         self.waiting: list[_Photo] = []  # whose faces do not fill a batch yet
-        self.writer: Behind[tuple[_Photo, int], _Written]
+        self.writer: Behind[tuple[_Photo, int], Written]
 
     def run(self, tasks: Iterable[StyleTask]) -> Iterator[Event]:
         """Every task ends as one event; one bad picture stops nothing."""
         with Line() as line:
             self.writer = line.behind("write")
-            pictures = line.each(tasks, lambda task: read_pages(task.source.path), "read", nbytes=_nbytes)
+            pictures = line.each(tasks, lambda task: read_pages(task.source.path), "read", nbytes=bytes_of)
             for group in _groups(pictures):
                 yield from self._take_in(group)
                 if self._is_full():
@@ -129,7 +115,7 @@ class PhotoLine:
                 yield task.failed(pages)
                 continue
             photos.append(_Photo(task, pages))
-            if len(pages) > 1 and self.canvas is _FullFrame and not all(map(holds_pages, task.wanted_outputs)):
+            if len(pages) > 1 and self.canvas is FullFrame and not all(map(holds_pages, task.wanted_outputs)):
                 yield task.event("note", f"pages 2 to {len(pages)} are left out: only a TIFF holds several")
         failures = _together_or_alone(self._find, photos)
         for photo, error in failures:
@@ -186,7 +172,7 @@ class PhotoLine:
         for photo, own in zip(photos, zip(*(some.split(counts) for some in codes), strict=True), strict=True):
             photo.codes = list(own)
             photo.persons = [None] * len(photo.faces)
-            if self.canvas is _FullFrame:
+            if self.canvas is FullFrame:
                 photo.persons = [
                     person
                     for page, faces in reversed(list(enumerate(photo.found)))
@@ -195,7 +181,7 @@ class PhotoLine:
 
     def _restyle(self, number: int, photos: Sequence[_Photo]) -> None:
         stylizer = self.styles.stylizers[number]
-        canvases = [self.canvas(stylizer, photo, photo.task.outputs[number]) for photo in photos]
+        canvases = [self.canvas(stylizer, photo.pages, photo.found, photo.task.outputs[number]) for photo in photos]
         places = [
             (canvas, page, face, person)
             for canvas, photo in zip(canvases, photos, strict=True)
@@ -209,7 +195,7 @@ class PhotoLine:
         while done < len(places):
             some = places[done : done + stylizer.batch]
             _, _, faces, persons = zip(*some, strict=True)
-            around = persons if self.canvas is _FullFrame else None
+            around = persons if self.canvas is FullFrame else None
             drawn = self.styles.render(number, codes[done : done + len(some)], faces, around)
             for (canvas, page, _, _), placed in zip(some, drawn, strict=True):
                 canvas.add(placed, page)
@@ -228,7 +214,7 @@ class PhotoLine:
             if errors:
                 yield photo.task.failed(errors[0])
                 continue
-            written = {number: one for number, one in sorted(photo.ended.items()) if isinstance(one, _Written)}
+            written = {number: one for number, one in sorted(photo.ended.items()) if isinstance(one, Written)}
             outputs = [path for one in written.values() for path in one.outputs]
             message = None if photo.faces else "no face found, copied"
             yield photo.task.event("done", message, outputs, len(photo.faces))
@@ -238,123 +224,6 @@ class PhotoLine:
                 yield from self.add_strip(photo.task.source.relative.name, row)
 
 
-@dataclass
-class _Page:
-    """A page and what has been made of it."""
-
-    source: Picture
-    frame: np.ndarray | None = None  # once faces have been laid in it
-    kept: np.ndarray | None = None  # the same without a scene
-    scene: Scene | None = None
-    laid: list[tuple[Face, np.ndarray]] = field(default_factory=list)  # faces and their masks
-
-
-class _FullFrame:
-    """The picture with its faces replaced, in the scene that they make; for strips, without the scene too."""
-
-    keeps_too = False
-
-    def __init__(self, stylizer: Stylizer, photo: _Photo, output: Path):
-        self.stylizer, self.photo, self.output = stylizer, photo, output
-        self.pages = [_Page(page) for page in photo.pages]
-        self.waiting: list[tuple[int, Placed]] = []
-
-    @property
-    def nbytes(self) -> int:
-        return 2 * self.photo.nbytes + sum(one.nbytes for _, one in self.waiting)
-
-    def look_ahead(self, codes: Tensor) -> None:
-        """Of a crowd, the largest faces, which are drawn last, say beforehand what the scene is."""
-        if self.stylizer.scene == "keep" or len(codes) <= self.stylizer.batch:
-            return
-        for page, faces in reversed(list(zip(self.pages, self.photo.found, strict=False))):  # as `placed` has them
-            own, codes = codes[: len(faces)], codes[len(faces) :]
-            if faces:
-                portraits = list(self.stylizer.render(own[-CROWD_SHOWN:]))
-                page.scene = self.stylizer.scene_of(page.source.pixels, faces[-CROWD_SHOWN:], portraits)
-
-    def add(self, placed: Placed, page: int) -> None:
-        self.waiting.append((page, placed))
-        if len(self.waiting) > self.stylizer.batch:  # do not hold all their portraits until the end
-            self._lay()
-
-    def finish(self, with_strip: bool) -> _Written:
-        self._lay()
-        for page in self.pages:
-            if page.scene and page.frame is not None:
-                page.frame = page.scene.over(page.frame)
-        write_pages(self.output, [page.frame for page in self.pages], self.photo.pages)
-        if not with_strip:
-            return _Written([self.output])
-        page, after = next((page, page.frame) for page in self.pages if page.frame is not None)
-        shown = after if page.kept is None else beside(page.kept, after)
-        return _Written([self.output], small(page.source.pixels), small(shown))
-
-    def _lay(self) -> None:
-        for number, page in enumerate(self.pages):
-            placed = [one for at, one in self.waiting if at == number]
-            if not placed:
-                continue
-            pixels = page.source.pixels
-            if page.frame is None:
-                if page.scene is None:
-                    faces, portraits = [one.face for one in placed], [one.portrait for one in placed]
-                    page.scene = self.stylizer.scene_of(pixels, faces, portraits)
-                under = page.scene.under(pixels) if page.scene else pixels
-                page.frame = under.copy() if under is pixels else under
-                page.kept = pixels.copy() if self.keeps_too else None
-            behind = page.laid
-            page.laid = self.stylizer.lay(page.frame, placed, behind)
-            if page.kept is not None:
-                self.stylizer.lay(page.kept, placed, behind)
-        self.waiting = []
-
-
-class _Portraits:
-    """The aligned portraits by themselves: NAME.jpg for the largest face, NAME-2.jpg, ... for the others."""
-
-    keeps_too = False
-
-    def __init__(self, portraits: Portraits, stylizer: Stylizer, photo: _Photo, output: Path):
-        self.stylizer, self.pages = stylizer, photo.pages
-        self.left = portraits(output, len(photo.placed))
-        self.waiting: list[tuple[Path, np.ndarray, int]] = []
-        self.outputs: list[Path] = []
-        self.largest = photo.placed[-1]
-
-    @property
-    def nbytes(self) -> int:
-        return _nbytes(self.pages) + sum(pixels.nbytes for _, pixels, _ in self.waiting)
-
-    def look_ahead(self, codes: Tensor) -> None:
-        """Portraits have no scene."""
-
-    def add(self, placed: Placed, page: int) -> None:
-        self.latest = from_tensor(placed.portrait)
-        self.waiting.append((self.left.pop(), self.latest, page))
-        if len(self.waiting) > self.stylizer.batch:
-            self._write()
-
-    def finish(self, with_strip: bool) -> _Written:
-        self._write()
-        outputs = self.outputs[::-1]
-        if not with_strip:
-            return _Written(outputs)
-        page, face = self.largest
-        before = crop_face(self.pages[page].pixels, face.crop_from_photo, STRIP_PX)
-        return _Written(outputs, from_tensor(before), small(self.latest))
-
-    def _write(self) -> None:
-        # The largest face comes last, so the file that --skip-existing looks for is there only when all are.
-        for path, pixels, page in self.waiting:
-            write_picture(path, pixels, like=self.pages[page])
-            self.outputs.append(path)
-        self.waiting = []
-
-
-_Canvas = _FullFrame | _Portraits
-
-
 def _groups(
     pictures: Iterable[tuple[StyleTask, list[Picture] | Exception]],
 ) -> Iterator[list[tuple[StyleTask, list[Picture] | Exception]]]:
@@ -362,7 +231,7 @@ def _groups(
     group, held = [], 0
     for task, pages in pictures:
         group.append((task, pages))
-        held += 0 if isinstance(pages, Exception) else _nbytes(pages)
+        held += 0 if isinstance(pages, Exception) else bytes_of(pages)
         if len(group) == PICTURES_AT_ONCE or held > BUDGET_BYTES // 8:
             yield group
             group, held = [], 0
@@ -385,7 +254,7 @@ def _together_or_alone(
     return [failure for photo in photos for failure in _together_or_alone(step, [photo])]
 
 
-def _copy(photo: _Photo) -> _Written:
+def _copy(photo: _Photo) -> Written:
     task = photo.task
     for output in task.wanted_outputs:
         if output.suffix.lower() != task.source.path.suffix.lower():
@@ -393,8 +262,4 @@ def _copy(photo: _Photo) -> _Written:
             continue
         with whole_file(output) as temporary:
             shutil.copyfile(task.source.path, temporary)
-    return _Written(task.wanted_outputs)
-
-
-def _nbytes(pages: Sequence[Picture]) -> int:
-    return sum(page.pixels.nbytes for page in pages)
+    return Written(task.wanted_outputs)

@@ -113,9 +113,10 @@ class FilmStrips:
     """A few frames of a film, spread over all of it, though its length is not known: whenever there are twice too many,
     every second one goes, and from then on only every second one comes."""
 
-    def __init__(self, styles: int, keep: bool = False):
-        """`keep`: what a style makes of the faces alone is shown too."""
-        self.styles, self.keep = styles, keep
+    def __init__(self, styles: Sequence[int], of: int, keep: bool = False):
+        """`styles` are the numbers, among all of a sheet, of those that the film is restyled in. `keep`: what a style
+        makes of the faces alone is shown too."""
+        self.styles, self.of, self.keep = styles, of, keep
         self.seen, self.stride = 0, 1
         self.rows: dict[int, Row] = {}  # by the frame's number
 
@@ -124,7 +125,7 @@ class FilmStrips:
         self.seen += 1
         if (self.seen - 1) % self.stride:
             return False
-        self.rows[index] = [small(before), *[None] * self.styles]
+        self.rows[index] = [small(before), *[None] * self.of]
         if len(self.rows) > 2 * MOMENTS:
             self.stride *= 2
             for one in sorted(self.rows)[1::2]:
@@ -133,7 +134,7 @@ class FilmStrips:
 
     def add(self, index: int, style: int, after: np.ndarray) -> None:
         if row := self.rows.get(index):
-            row[style + 1] = small(after)
+            row[self.styles[style] + 1] = small(after)
 
     def chosen(self) -> list[tuple[int, Row]]:
         kept = sorted(self.rows)
