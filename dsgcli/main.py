@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -110,7 +111,7 @@ def _run(arguments: list[str], debug: bool) -> int:
             traceback.print_exc()
         if isinstance(error, OSError) and error.strerror:
             _say(f"{error.filename or 'Output'}: {error.strerror}.", error, verb)
-            return 1
+            return UsageError.exit_status if error.errno == errno.ENAMETOOLONG else 1
         _say(f"unexpected {type(error).__name__}: {error}{'' if debug else ' (--debug shows where)'}.", error, verb)
         return 1
     if status in (INTERRUPTED, *(128 + number for number in ENDING)) and speaks():

@@ -188,14 +188,17 @@ class _Record:
     """faces.json in the making, or the list of one part of the pictures beside it."""
 
     def __init__(self, path: Path, part: Shard):
-        """Raises BadFileError for a list that is there and cannot be read."""
+        """Raises UsageError for a list that is there and cannot be read: it would be lost."""
         self.path = part.own(path)
         is_part = self.path != path
         self._parts = [] if is_part else sorted(path.parent.glob(f"{path.stem}.shard*-of-*{path.suffix}"))
-        self._beside = _entries(path) if is_part else {}
-        self._of = _entries(self.path)
-        for list_of_part in self._parts:  # newer than faces.json, which takes them in
-            self._of |= _entries(list_of_part)
+        try:
+            self._beside = _entries(path) if is_part else {}
+            self._of = _entries(self.path)
+            for list_of_part in self._parts:  # newer than faces.json, which takes them in
+                self._of |= _entries(list_of_part)
+        except BadFileError as error:
+            raise UsageError(f"{error} Choose another -o, or remove it.") from None
         self._changed = bool(self._parts)
 
     def of(self, file: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -110,7 +111,8 @@ def stylize_files(
         sources, lines = _sources(inputs, out)
         sources = without_results(out, sources, labels, suffix=_result_suffix)
         plan = Plan([source.path for source in sources], also=read)
-        outputs = plan.results(out, sources, labels, suffix=_result_suffix)
+        stays = _is_there if skip_existing else lambda path: False
+        outputs = plan.results(out, sources, labels, suffix=_result_suffix, stays=stays)
         tasks = [StyleTask(VERB, source, row, _is_film(source)) for source, row in zip(sources, outputs, strict=True)]
         if sheet is not None:
             strips = sum(MOMENTS if task.is_film else 1 for task in tasks)
@@ -295,7 +297,7 @@ def _sources(inputs: Sequence[str | Path], out: Destination) -> tuple[list[Sourc
     any numbered pictures. Raises UsageError where one of these is missing.
     """
     passed_over = PassedOver()
-    folders = [Path(item).resolve() for item in inputs if Path(item).is_dir()]
+    folders = [Path(item).resolve() for item in inputs if os.path.isdir(item)]  # noqa: PTH112
     films: dict[Path, bool] = {}
     found: list[Source] = []
     lines: list[str] = []
@@ -325,7 +327,7 @@ def _by_kind(tasks: Iterable[StyleTask]) -> tuple[list[StyleTask], list[StyleTas
 
 def _is_film(source: Source) -> bool:
     # Of folders only those that are films have come so far.
-    return not source.problem and (source.path.is_dir() or is_film(source.path))
+    return not source.problem and (source.is_folder or is_film(source.path))
 
 
 def _result_suffix(source: Source) -> str:
@@ -333,7 +335,7 @@ def _result_suffix(source: Source) -> str:
     JPEG, which all can show. Films become Matroska where their container cannot be written, and what they are where
     their suffix says another thing."""
     suffix = source.relative.suffix
-    if source.path.is_dir():
+    if source.is_folder:
         return suffix
     if _is_film(source):
         from dualstylegan.media.film.encode import CONTAINERS, film_suffix  # PyAV, which photos do without
@@ -355,7 +357,7 @@ def _check_formats(tasks: Sequence[StyleTask], film: FilmOptions) -> None:
     """Raises UsageError where a result could not be written under its name."""
     checked = set()
     for task in tasks:
-        is_frames = task.is_film and task.source.path.is_dir()
+        is_frames = task.is_film and task.source.is_folder
         for path in task.outputs:
             if (key := (path.suffix.lower(), task.is_film, is_frames)) in checked:
                 continue

@@ -102,12 +102,17 @@ def test_what_dsg_has_made_is_passed_over_where_photos_are(here):
     assert len(expand_inputs(["p", "p/old.png"], is_ours=is_marked)) == 2, "named"
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".gif", ".avif"])
+@pytest.mark.parametrize(
+    "suffix", [".jpg", ".png", ".webp", ".tif", ".gif", ".avif", ".bmp", ".tga", ".jp2", ".ppm", ".pgm"]
+)
 def test_pictures_of_dsg_bear_its_mark(here, suffix):
     drawn = draw_picture()
     write_picture(f"a{suffix}", drawn)
     Image.fromarray(np.asarray(drawn)).save(f"b{suffix}")
     assert is_marked(f"a{suffix}") and not is_marked(f"b{suffix}") and not is_marked(f"missing{suffix}")
+    assert is_complete(f"a{suffix}")
+    if suffix in (".bmp", ".tga", ".ppm"):
+        assert np.array_equal(np.asarray(Image.open(f"a{suffix}")), np.asarray(drawn)), "as it was"
 
 
 def test_folders_yield_regular_files_only(here):
@@ -162,12 +167,15 @@ def test_a_circle_of_links_ends(here):
 def test_what_cannot_be_used_is_reported_and_the_others_go_on(here):
     touch("a.jpg")
     Path("broken.jpg").symlink_to("nowhere.jpg")
-    sources = expand_inputs(["a.jpg", "missing.jpg", "broken.jpg", "*.gif"])
+    too_long = "x" * 300 + ".jpg"
+    sources = expand_inputs(["a.jpg", "missing.jpg", "broken.jpg", "*.gif", too_long, "a.jpg/b.jpg"])
     assert [source.path.name for source in sources if source.problem is None] == ["a.jpg"]
     assert {source.path.name: source.problem for source in sources if source.problem} == {
         "missing.jpg": "no such file",
         "broken.jpg": "a link that leads nowhere",
         "*.gif": "no file matches this pattern",
+        too_long: "File name too long",
+        "b.jpg": "no such file",
     }
 
 
@@ -302,10 +310,34 @@ def test_a_result_beside_the_sources_overwrites_only_what_dsg_has_made(here):
     with pytest.raises(UsageError, match=r"a.png would be overwritten, and dsg did not make it"):
         one_output(".", source("a.gif"), suffix=".png")
     assert one_output("out", source("a.gif"), suffix=".png") == "out/a.png"
+    assert one_output(".", source("a.gif"), suffix=".png", stays=lambda path: True) == "a.png"
     write_picture("a.png", draw_picture())
     assert one_output(".", source("a.gif"), suffix=".png") == "a.png"
     Path("a.toon-7.gif").write_bytes(b"of an older dsg")
     assert one_output("{stem}.{style}-{id}.{ext}", source("a.gif"), ("toon", "7")) == "a.toon-7.gif", "so called"
+
+
+def test_what_dsg_has_not_made_is_overwritten_nowhere_unless_named(here):
+    touch("p/a.jpg", "out/x.txt")
+    Image.fromarray(draw_picture()).save("out/a.jpg")
+    for out in ("out", "out/{stem}.{ext}"):
+        with pytest.raises(UsageError, match=r"out/a.jpg would be overwritten, and dsg did not make it"):
+            one_output(out, source("p/a.jpg"))
+    assert one_output("out/a.jpg", source("p/a.jpg")) == "out/a.jpg", "named"
+    Path("out/a.jpg").write_bytes(Path("out/a.jpg").read_bytes()[:50])
+    assert one_output("out", source("p/a.jpg")) == "out/a.jpg", "a full disk has cut it"
+    write_picture("out/a.jpg", draw_picture())
+    assert one_output("out", source("p/a.jpg")) == "out/a.jpg"
+    Path("out/a.jpg").write_bytes(Path("p/a.jpg").read_bytes())
+    assert one_output("out", source("p/a.jpg")) == "out/a.jpg", "a copy"
+
+
+def test_a_folder_in_a_result_s_place_is_said_before_work(here):
+    touch("p/a.jpg", "out/a.jpg/x.txt", "faces.json/x.txt")
+    with pytest.raises(UsageError, match=r"out/a.jpg is a folder"):
+        one_output("out", source("p/a.jpg"))
+    with pytest.raises(UsageError, match=r"the list of faces faces.json is a folder"):
+        Plan().add("faces.json", "the list of faces")
 
 
 def test_results_of_one_name_stay_apart_whatever_the_order(here):
@@ -389,6 +421,7 @@ def test_a_name_too_long_is_shortened_and_stays_its_own(letter):
     assert all(200 < len(name.encode()) <= 255 and name.endswith(".jpg") for name in short)
     assert len(set(short)) == 2 and short == [shortened(name) for name in names]
     assert shortened("short.jpg") == "short.jpg"
+    assert shortened(names[0], kept=f".{letter * 200}.jpg").endswith(".jpg"), "so is what is to be kept"
 
 
 def test_long_names_are_written(here):

@@ -47,8 +47,11 @@ def given_faces(path: str | os.PathLike) -> dict[str, list[Face]]:
 
 def read_entries(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The entries as they stand in the file; each has a `file`. Raises BadFileError."""
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_fifo()):  # a device may have no end
+        raise BadFileError(f"{path}: not a file.")
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadFileError(f"{path}: {error.strerror or error}.") from None
     except (ValueError, RecursionError) as error:

@@ -22,6 +22,7 @@ from PIL.GifImagePlugin import getdata
 from dualstylegan.errors import UsageError
 from dualstylegan.media.film.film import FilmFrame, FilmInfo, Still
 from dualstylegan.media.images import decoding, webp_is_lossless
+from dualstylegan.media.mark import MARK, XMP
 from dualstylegan.media.palettes import with_palette
 from dualstylegan.media.profiles import png_words
 from dualstylegan.media.stills import Stills
@@ -165,6 +166,7 @@ class GifFile:
         stream.write(b"GIF89a" + struct.pack("<HHBBB", *size, 0x70, 0, 0))
         if loop is not None:
             stream.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01" + struct.pack("<H", loop) + b"\0")
+        stream.write(b"\x21\xfe" + bytes([len(MARK)]) + MARK.encode() + b"\0")
 
     def add(self, picture: Image.Image, duration_ms: int) -> None:
         image, clear = with_palette(picture)
@@ -203,6 +205,7 @@ class ApngFile:
                 self._chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
             for name, content in self._kept.get("words", {}).items():
                 self._chunk(name, content)
+            self._chunk(b"tEXt", b"Software\0" + MARK.encode())
             self._counted_at = self._stream.tell()
             self._chunk(b"acTL", struct.pack(">II", 0, self._plays))
         self._chunk(
@@ -265,9 +268,10 @@ class WebpFile:
         self._chunk(b"ANMF", head + frame)
 
     def end(self) -> None:
+        self._chunk(b"XMP ", XMP)
         size = self._stream.tell()
         width, height = self._size
-        flags = 2 | (16 if self._alpha else 0) | (32 if self._icc else 0)
+        flags = 2 | 4 | (16 if self._alpha else 0) | (32 if self._icc else 0)
         self._stream.seek(4)
         self._stream.write(struct.pack("<I", size - 8))
         self._stream.seek(20)

@@ -27,7 +27,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError, feature
 
 from dualstylegan.errors import BadFileError, DualStyleGANError, UsageError
 from dualstylegan.media.exif import exif_for, exif_of
-from dualstylegan.media.mark import mark
+from dualstylegan.media.mark import mark, mark_file
 from dualstylegan.media.palettes import with_palette
 from dualstylegan.media.paths import HEIF_HINT, HEIF_SUFFIXES, reads_heif
 from dualstylegan.media.profiles import is_srgb, png_words, profile_of, srgb_profile, transform
@@ -274,6 +274,7 @@ def write_picture(
     with whole_file(path) as temporary:
         try:
             _save(image, temporary, form, options)
+            mark_file(temporary, form)
         except OSError:
             raise
         except Exception as error:  # encoders have limits of their own: 16383 px for WebP, 65535 for JPEG

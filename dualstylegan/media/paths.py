@@ -1,4 +1,8 @@
-"""Which files go in."""
+"""Which files go in.
+
+They are asked for by os.path: Path's own questions raise where a folder is locked or a name too long, and one input
+must not take the others along.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import codecs
 import glob
 import os
 import re
+import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -72,6 +77,11 @@ class Source:
     @property
     def kind(self) -> Kind:
         return kind_of(self.path)
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a film of frames."""
+        return os.path.isdir(self.path)  # noqa: PTH112
 
     @property
     def complaint(self) -> str:
@@ -204,7 +214,7 @@ class _Walk:
 
     def one(self, path: Path) -> Iterator[Source]:
         """A file or a folder that was named."""
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112
             yield from self._folder(path, path)
         else:
             yield _file(path, Path(path.name), named=True)
@@ -212,7 +222,7 @@ class _Walk:
     def listed(self, path: Path) -> Iterator[Source]:
         """A name of a list: `find . -name '*.jpg' | dsg stylize -` keeps find's tree."""
         is_below = not path.is_absolute() and ".." not in path.parts
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112
             yield from self._folder(path, path.parent if is_below else path)
         elif not self._is_excluded(path):
             yield _file(path, path if is_below else Path(path.name), named=False)
@@ -227,7 +237,7 @@ class _Walk:
         for match in map(Path, matches):
             if self._is_excluded(match):
                 continue
-            if match.is_dir():
+            if os.path.isdir(match):  # noqa: PTH112
                 if "**" not in pattern:  # with **, what is inside matches by itself
                     yield from self._folder(match, fixed)
             elif self._is_wanted(match):
@@ -258,7 +268,8 @@ class _Walk:
     def _is_wanted(self, path: Path) -> bool:
         if is_temporary(path):
             return False
-        is_regular = path.is_file() or not path.exists()  # no pipe, socket or device, nor a link to one
+        is_regular = os.path.isfile(path) or not os.path.exists(path)  # noqa: PTH110, PTH113
+        # else a pipe, socket or device, or a link to one
         if kind_of(path) in self.kinds and is_regular:
             return True
         self.passed_over.suffixes[path.suffix.lower()] += 1
@@ -270,12 +281,16 @@ class _Walk:
 
 def _file(path: Path, relative: Path, named: bool) -> Source:
     problem = None
-    if named and path.is_fifo():
-        path = spooled(path)
-    elif not os.path.lexists(path):
-        problem = "no such file"
-    elif not path.is_file():
-        problem = "not a file" if path.exists() else "a link that leads nowhere"
+    try:
+        mode = path.stat().st_mode
+        if named and stat.S_ISFIFO(mode):
+            path = spooled(path)
+        elif not stat.S_ISREG(mode):
+            problem = "not a file"
+    except (FileNotFoundError, NotADirectoryError):
+        problem = "a link that leads nowhere" if os.path.lexists(path) else "no such file"
+    except OSError as error:  # a folder above is locked, a name is too long
+        problem = error.strerror
     return Source(path, relative, problem, named)
 
 
@@ -286,7 +301,7 @@ def is_complete(path: str | os.PathLike) -> bool:
     What follows the end of a picture (the film of a motion photo) is no fault of it.
     """
     path = Path(path)
-    if is_temporary(path) or not path.is_file():
+    if is_temporary(path) or not os.path.isfile(path):  # noqa: PTH113
         return False
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from dualstylegan.errors import UsageError, did_you_mean
 from dualstylegan.media.mark import is_marked
-from dualstylegan.media.paths import MEDIA_SUFFIXES, Source, kind_of
+from dualstylegan.media.paths import MEDIA_SUFFIXES, Source, is_complete, kind_of
 from dualstylegan.runtime.files import LONGEST_NAME, at_home
 from dualstylegan.runtime.processes import Processes
 
@@ -146,11 +146,11 @@ def file_slug(text: str | None) -> str:
 
 
 def shortened(name: str, *, kept: str | None = None, most: int = LONGEST_NAME) -> str:
-    """A file's name within `most` bytes: the same, or its beginning, a hash of it all, and `kept` (its suffix)."""
+    """A file's name within `most` bytes: the same, or its beginning, a hash of it all, and `kept`, or its suffix."""
     if len(os.fsencode(name)) <= most:
         return name
-    end = Path(name).suffix if kept is None else kept
-    end = end if len(os.fsencode(end)) <= most // 2 else ""
+    ends = (*filter(None, [kept]), Path(name).suffix, "")
+    end = next(end for end in ends if len(os.fsencode(end)) <= most // 2)
     mark = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:10]}"
     room = most - len(os.fsencode(mark + end))
     begin = name.removesuffix(end)
@@ -181,6 +181,8 @@ class Plan:
     def add(self, path: str | os.PathLike, what: str) -> Path:
         """Take `path` for `what` ("the sheet"). Raises UsageError where it is read, or taken already."""
         _check_place(f"{what} {path}", Path(path), Path(path).parent)
+        if os.path.isdir(path):  # noqa: PTH112
+            raise UsageError(f"{what} {path} is a folder. Give it another name.")
         place = self._places.of(path)
         if place in self._read:
             raise UsageError(f"{what} {path} would overwrite a source, {self._read[place]}. Give it another name.")
@@ -224,13 +226,16 @@ class Plan:
         *,
         suffix: str | Callable[[Source], str] | None = None,
         even: bool = False,
+        stays: Callable[[Path], bool] = lambda path: False,
     ) -> list[list[Path]]:
         """A row of paths per source, in it one per style. `suffix` is the results', or says it for each source; None
-        keeps the source's own. `even`: a name that two sources want goes to neither.
+        keeps the source's own. `even`: a name that two sources want goes to neither. What `stays` as it is, because an
+        earlier run has made it, will not be written.
 
         Who gets which name depends on the names alone, not on their order: a result called like its source comes first.
-        Raises UsageError when a source, or a picture beside one that dsg did not make, would be overwritten, and where
-        a file name or a template leaves no way to keep results apart.
+        Raises UsageError when a source, or a picture or film that dsg did not make, would be overwritten (but for a
+        file of another folder that -o names outright), and where a file name or a template leaves no way to keep
+        results apart.
         """
         if out.file is not None and len(sources) > 1:
             raise UsageError(
@@ -253,7 +258,7 @@ class Plan:
                 before = row
                 row = [out.path(source, one, suffix=ends[number], stem=stem, several=len(labels) > 1) for one in labels]
                 places = [self._places.of(path) for path in row]
-                self._refuse_overwriting(out, source, row, places, labels)
+                self._refuse_overwriting(out, source, row, places, labels, stays)
                 taken = [place for place in places if place in self._written]
                 if not taken:
                     break
@@ -269,7 +274,13 @@ class Plan:
         return [rows[number] for number in range(len(sources))]
 
     def _refuse_overwriting(
-        self, out: Destination, source: Source, row: Sequence[Path], places: Sequence[Hashable], labels: Sequence[Label]
+        self,
+        out: Destination,
+        source: Source,
+        row: Sequence[Path],
+        places: Sequence[Hashable],
+        labels: Sequence[Label],
+        stays: Callable[[Path], bool],
     ) -> None:
         for number, (path, place) in enumerate(zip(row, places, strict=True)):
             if place in places[:number]:
@@ -277,24 +288,26 @@ class Plan:
             if place in self._read:
                 whose = "its own source" if place == self._places.of(source.path) else f"a source, {self._read[place]}"
                 raise UsageError(f"{path} would overwrite {whose}. Choose another -o.")
+            if path.is_dir() and not source.is_folder and kind_of(path) != "unknown":
+                raise UsageError(f"{path} is a folder, where a result must be. Choose another -o.")
             told = out.tells(labels[number], len(labels) > 1)
-            if not told and self._is_anothers(path) and not _same_bytes(path, source.path):
+            named = path == out.file and place[:-1] not in self._folders
+            if not (told or named or stays(path)) and self._is_anothers(path) and not _same_bytes(path, source.path):
                 raise UsageError(f"{path} would be overwritten, and dsg did not make it. Choose another -o.")
 
     def _is_anothers(self, path: Path) -> bool:
-        """Whether a path beside the sources holds what dsg has not made: a photo of the user's, or a folder of frames,
-        though nobody named it. (Elsewhere results are overwritten, as an output folder is dsg's.)"""
-        if self._places.of(path)[:-1] not in self._folders:
-            return False
+        """Whether a path holds what dsg has not made: a photo or film of the user's, or a folder of frames. What is not
+        whole (a full disk has cut it) is nobody's, but beside the sources."""
         if path.is_dir():
             inside = [one for one in path.iterdir() if kind_of(one) == "picture"]
             return bool(inside) and not any(map(is_marked, inside))
-        return path.is_file() and not is_marked(path)
+        is_beside = self._places.of(path)[:-1] in self._folders
+        return path.is_file() and not is_marked(path) and (is_beside or is_complete(path))
 
 
 def refuse_anothers(path: Path, way_out: str = "Say with -o where the result goes.") -> None:
     """Raises UsageError where a default name, which no user gave, is taken by what dsg has not made."""
-    if kind_of(path) == "picture" and os.path.lexists(path) and not is_marked(path):  # films bear no mark
+    if kind_of(path) != "unknown" and os.path.lexists(path) and not is_marked(path):
         raise UsageError(f"{path} is there, and dsg did not make it. {way_out}")
 
 
@@ -330,7 +343,7 @@ def without_results(
     suffix: Callable[[Source], str],
 ) -> list[Source]:
     """The sources without those, found and not named, that are called as results of others in these styles will be:
-    an earlier run has made them, though in a format that bears no mark."""
+    an earlier run has made them, though they bear no mark, being copies of what has no face."""
     if not all(out.tells(label, len(labels) > 1) for label in labels):
         return list(sources)
     places = _Places()

@@ -25,6 +25,7 @@ from dualstylegan.media.film.planes import (
     tagged,
     with_changes,
 )
+from dualstylegan.media.mark import mark_file
 
 
 class ContainerWriter:
@@ -146,6 +147,7 @@ class ContainerWriter:
             if self._info.end_s is not None:
                 ends = min(ends, Fraction(self._info.end_s) + self._info.begins_s)
         self._output.finish(ends)
+        mark_file(self._temporary, self._form)
 
     def abort(self) -> None:
         if self._output is not None:
