@@ -291,7 +291,7 @@ class Plan:
             if path.is_dir() and not source.is_folder and kind_of(path) != "unknown":
                 raise UsageError(f"{path} is a folder, where a result must be. Choose another -o.")
             told = out.tells(labels[number], len(labels) > 1)
-            named = path == out.file and place[:-1] not in self._folders
+            named = path == out.file and self._places.of(path)[:-1] not in self._folders
             if not (told or named or stays(path)) and self._is_anothers(path) and not _same_bytes(path, source.path):
                 raise UsageError(f"{path} would be overwritten, and dsg did not make it. Choose another -o.")
 
